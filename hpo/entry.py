@@ -1,0 +1,154 @@
+"""From the words of `hpo.run` to a session, and from every problem to one sentence."""
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sqlalchemy import URL
+
+from hpo.errors import FileProblems, HpoError
+from hpo.files import Options, load_study
+from hpo.machine import Machine, look
+from hpo.plan import make_plan
+from hpo.screen import choose_screen
+from hpo.search.storage import parse_url
+from hpo.session import Command, dry_run, run_study
+from hpo.specs import StudySpec
+from hpo.units import parse_duration, parse_size
+
+DEFAULT_STORAGE = "sqlite:///hpo.db"
+WRONG_INPUT = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The options of `hpo.run`, as typed."""
+
+    study: str
+    scale: Literal["auto", "mini", "full"]
+    name: str | None
+    storage: str | None
+    trials: int | None
+    timeout: str | None
+    runners: str
+    data: str | None
+    model: str | None
+    seed: int | None
+    memory_limit: str | None
+    assignments: tuple[str, ...]
+    runs_dir: Path
+    dry_run: bool
+    as_json: bool
+    words: tuple[str, ...]
+
+
+def execute(request: Request) -> int:
+    """Runs the command; what the user can mend becomes one message and exit code 2."""
+    try:
+        return _execute(request)
+    except HpoError as error:
+        _complain(str(error), as_json=request.as_json)
+        return WRONG_INPUT
+    except OSError as error:
+        _complain(f"{error.filename or 'file'}: {error.strerror}", as_json=request.as_json)
+        return WRONG_INPUT
+
+
+def _complain(message: str, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"event": "error", "message": message}))
+    else:
+        print("\n".join(f"error: {line}" for line in message.splitlines()), file=sys.stderr)
+
+
+def _execute(request: Request) -> int:
+    limits = _limits(request)
+    machine = look()
+    spec, notes = _load(request, machine)
+    url = parse_url(_storage(request))
+    plan = make_plan(
+        spec,
+        machine,
+        runners=limits.runners,
+        memory_limit_bytes=limits.memory_limit_bytes,
+        storage=url.render_as_string(hide_password=True),
+        runs_dir=request.runs_dir / spec.name,
+        notes=notes,
+    )
+    screen = choose_screen(as_json=request.as_json, trials=spec.search.trials)
+    if request.dry_run:
+        return dry_run(plan, screen)
+    return run_study(plan, url, screen, _command(request, url), timeout_s=limits.timeout_s)
+
+
+def _storage(request: Request) -> str:
+    return request.storage or os.environ.get("HPO_STORAGE") or DEFAULT_STORAGE
+
+
+def _command(request: Request, url: URL) -> Command:
+    """The command to type again; a password that stood in it is hidden."""
+    words = tuple(_hide(word, url) for word in request.words)
+    from_environment = request.storage is None and "HPO_STORAGE" in os.environ
+    return Command(words=words, storage_from_environment=from_environment)
+
+
+def _hide(word: str, url: URL) -> str:
+    return word.replace(str(url.password), "***") if url.password else word
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The options that are numbers with units."""
+
+    runners: int | None
+    memory_limit_bytes: int | None
+    timeout_s: float | None
+
+
+def _limits(request: Request) -> Limits:
+    """Parses them, naming every one that is wrong."""
+    problems: list[str] = []
+    runners = memory = timeout = None
+    if request.runners != "auto":
+        if request.runners.isdigit() and int(request.runners) > 0:
+            runners = int(request.runners)
+        else:
+            problems.append(f"--runners {request.runners}: must be auto or a number above 0")
+    try:
+        memory = parse_size(request.memory_limit) if request.memory_limit else None
+    except ValueError as error:
+        problems.append(f"--memory-limit {error}")
+    try:
+        timeout = parse_duration(request.timeout) if request.timeout else None
+    except ValueError as error:
+        problems.append(f"--timeout {error}")
+    if problems:
+        raise FileProblems(problems)
+    return Limits(runners=runners, memory_limit_bytes=memory, timeout_s=timeout)
+
+
+def _load(request: Request, machine: Machine) -> tuple[StudySpec, tuple[str, ...]]:
+    """The study at the scale that was asked for or suits, and what to say about that."""
+    scale: Literal["mini", "full"] = "full"
+    notes: tuple[str, ...] = ()
+    if request.scale == "mini" or (request.scale == "auto" and not machine.gpus):
+        scale = "mini"
+    options = Options(
+        scale=scale,
+        name=request.name,
+        trials=request.trials,
+        data=request.data,
+        model=request.model,
+        seed=request.seed,
+        assignments=request.assignments,
+    )
+    spec = load_study(request.study, options)
+    if request.scale == "auto" and scale == "mini":
+        notes = (
+            "no GPU here, so this is the mini scale: the study's [mini] table, with the base "
+            f"{spec.model.name} (--scale full for the study as its file says)",
+        )
+    return spec, notes

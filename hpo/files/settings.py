@@ -1,0 +1,98 @@
+"""Settings as a flat map, so that files, scales and options can be laid over each other.
+
+Every value remembers where it came from, for the message if it is wrong.
+"""
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hpo.errors import FileProblems
+
+Key = tuple[str, ...]
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The file's tables.
+
+    Raises:
+        FileProblems: the file cannot be read or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise FileProblems([f"{path}: not valid TOML: {error}; correct that line"]) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileProblems([f"{path}: cannot be read: {error}"]) from error
+
+
+def leaves(table: dict[str, Any], prefix: Key = ()) -> Iterator[tuple[Key, Any]]:
+    """(key, value) of everything in nested tables; a list is one value."""
+    for name, value in table.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, (*prefix, name))
+        else:
+            yield (*prefix, name), value
+
+
+class Settings:
+    """Values by key, each with its origin; what is laid on later wins."""
+
+    def __init__(self) -> None:
+        self._values: dict[Key, Any] = {}
+        self._origins: dict[Key, str] = {}
+
+    def put(self, key: Key, value: Any, origin: str) -> None:
+        """Sets one value, in place of whatever was at, above or below its key."""
+        for other in list(self._values):
+            shorter = min(len(other), len(key))
+            if other[:shorter] == key[:shorter]:
+                del self._values[other]
+        self._values[key] = value
+        self._origins[key] = origin
+
+    def put_all(self, table: dict[str, Any], origin: str, prefix: Key = ()) -> None:
+        """Lays a nested table over what is there."""
+        for key, value in leaves(table, prefix):
+            self.put(key, value, origin)
+
+    def get(self, *key: str) -> Any:
+        """The value at a key, or None."""
+        return self._values.get(key)
+
+    def nested(self) -> dict[str, Any]:
+        """All values as nested tables."""
+        tables: dict[str, Any] = {}
+        for key, value in self._values.items():
+            table = tables
+            for name in key[:-1]:
+                table = table.setdefault(name, {})
+            table[key[-1]] = value
+        return tables
+
+    def origin(self, key: Key) -> str:
+        """Where the value at a key, or the nearest one to it, came from."""
+        for length in range(len(key), 0, -1):
+            for other, origin in self._origins.items():
+                if other[:length] == key[:length]:
+                    return origin
+        return next(iter(self._origins.values()), "study")
+
+
+def parse_assignment(text: str) -> tuple[Key, Any]:
+    """`trial.epochs=3` -> key and TOML value; a value that is no TOML is a string.
+
+    Raises:
+        FileProblems: there is no `=` or no key.
+    """
+    name, equals, value = text.partition("=")
+    key = tuple(part.strip() for part in name.split("."))
+    if not equals or not all(key):
+        raise FileProblems(
+            [f"--set {text}: not an assignment; write key=value, such as trial.epochs=3"]
+        )
+    try:
+        return key, tomllib.loads(f"value = {value.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value.strip()

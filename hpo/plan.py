@@ -1,0 +1,162 @@
+"""Everything that is checked before anything starts, and what follows from it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hpo.data import Examples, read_examples
+from hpo.errors import HpoError, MissingError
+from hpo.machine import Machine
+from hpo.placement import Placement, place
+from hpo.specs import CategoricalParam, ConstantParam, Param, StudySpec
+from hpo.units import show_size, show_value
+from hpo.weights import digest, find_weights
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A study that can start on this machine."""
+
+    spec: StudySpec
+    placement: Placement
+    train_samples: int
+    val_samples: int
+    total_samples: int
+    data_source: str
+    data_digest: str
+    weights_digest: str
+    storage: str
+    """URL without password."""
+    runs_dir: Path
+    notes: tuple[str, ...] = ()
+    """What the user should know before it starts."""
+    samples_per_trial: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        samples = self.train_samples * self.spec.trial.epochs
+        object.__setattr__(self, "samples_per_trial", samples)
+
+    def facts(self) -> dict[str, str]:
+        """The study in a few lines."""
+        spec, gpus = self.spec, self.placement.gpus
+        model, trial = spec.model, spec.trial
+        limit = self.placement.memory_limit_bytes
+        kind = f"GPU {', '.join(g for g in gpus if g)}" if gpus[0] else "one CPU process each"
+        cap = f", at most {show_size(limit)} each" if limit else ""
+        of = f" of {self.total_samples}" if self.total_samples > self._samples else ""
+        return {
+            "model": f"{model.name}, {model.precision}, LoRA on the {model.adapt}",
+            "data": f"{self.data_source}: {self.train_samples} train and "
+            f"{self.val_samples} val samples{of}",
+            "trial": f"{trial.epochs} epochs = {self.samples_per_trial} samples, "
+            f"{trial.evals} evaluations",
+            "runners": f"{len(gpus)} ({kind}{cap})",
+            "storage": self.storage,
+            "runs": str(self.runs_dir),
+        }
+
+    @property
+    def _samples(self) -> int:
+        return self.train_samples + self.val_samples
+
+    def space(self) -> dict[str, str]:
+        """The search space in words."""
+        return {name: _words(param) for name, param in self.spec.space.items()}
+
+    def as_dict(self) -> dict[str, Any]:
+        """For machines."""
+        return {
+            "study": self.spec.model_dump(mode="json"),
+            "storage": self.storage,
+            "runs_dir": str(self.runs_dir),
+            "runners": len(self.placement.gpus),
+            "train_samples": self.train_samples,
+            "val_samples": self.val_samples,
+            "notes": list(self.notes),
+        }
+
+
+def make_plan(
+    spec: StudySpec,
+    machine: Machine,
+    *,
+    runners: int | None,
+    memory_limit_bytes: int | None,
+    storage: str,
+    runs_dir: Path,
+    notes: tuple[str, ...],
+) -> Plan:
+    """Checks weights, data, device and memory, all of them before it complains.
+
+    Raises:
+        HpoError: everything that is missing or does not fit, in one message.
+    """
+    problems: list[str] = []
+    folder = _try(problems, lambda: find_weights(spec.model.name, spec.model.revision))
+    examples = _try(problems, lambda: read_examples(spec.data))
+    weights_bytes = sum(f.stat().st_size for f in folder.glob("*.safetensors")) if folder else 0
+    placement = _try(
+        problems,
+        lambda: place(
+            machine,
+            device=spec.model.device,
+            runners=runners,
+            memory_limit_bytes=memory_limit_bytes,
+            weights_bytes=weights_bytes,
+        ),
+    )
+    if examples is not None:
+        problems += _too_large_batches(spec, examples)
+    if problems or folder is None or examples is None or placement is None:
+        raise MissingError("\n".join(problems))
+    return Plan(
+        spec=spec,
+        placement=placement,
+        train_samples=len(examples.train),
+        val_samples=len(examples.val),
+        total_samples=examples.total,
+        data_source=examples.source,
+        data_digest=examples.digest,
+        weights_digest=digest(folder),
+        storage=storage,
+        runs_dir=runs_dir,
+        notes=notes,
+    )
+
+
+def _try(problems: list[str], check: Callable[[], T]) -> T | None:
+    try:
+        return check()
+    except HpoError as error:
+        problems.append(str(error))
+        return None
+
+
+def _too_large_batches(spec: StudySpec, examples: Examples) -> list[str]:
+    param = spec.space["batch_size"]
+    match param:
+        case CategoricalParam():
+            largest = max(int(choice) for choice in param.choices)
+        case ConstantParam():
+            largest = int(param.value)
+        case _:
+            largest = int(param.high)
+    if largest <= len(examples.train):
+        return []
+    return [
+        f"search space {spec.search_space}: batch_size = {largest}: larger than the "
+        f"{len(examples.train)} training samples; take it out, or raise data.samples"
+    ]
+
+
+def _words(param: Param) -> str:
+    match param:
+        case CategoricalParam():
+            return "one of " + ", ".join(show_value(choice) for choice in param.choices)
+        case ConstantParam():
+            return f"{show_value(param.value)} (constant)"
+    scale = ", logarithmic" if param.log else ""
+    return f"{param.type} from {show_value(param.low)} to {show_value(param.high)}{scale}"

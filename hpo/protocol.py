@@ -1,0 +1,158 @@
+"""The messages between driver and runner: one JSON object a line, over the runner's pipes.
+
+Down (driver to runner's standard input): Setup once, then Inspect or Run, Stop, Quit. End of file
+means that the driver is dead: the runner exits at once.
+
+Up (runner's standard output): Ready or SetupFailed once; for a Run any number of Progress and
+Evaluated, then exactly one Finished. A runner trains one trial at a time. Evaluated messages
+come in grid order; what comes for a trial after its Stop was sent is void, except Finished.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from hpo.specs import EvalPoint, Fault, Spec, StudySpec, TrialConfig, TrialOrder, TrialStats
+
+
+class Setup(Spec):
+    """Load the base and the data of this study."""
+
+    kind: Literal["setup"] = "setup"
+    study: StudySpec
+    threads: int
+    memory_limit_bytes: int | None
+    zero_shot: bool
+    """Whether to evaluate the base without an adapter."""
+
+
+class Inspect(Spec):
+    """Say what a trial of these configurations would cost; train nothing."""
+
+    kind: Literal["inspect"] = "inspect"
+    configs: tuple[TrialConfig, ...]
+
+
+class Run(Spec):
+    """Train this trial."""
+
+    kind: Literal["run"] = "run"
+    order: TrialOrder
+
+
+class Stop(Spec):
+    """End this trial at the next step, if it is still running."""
+
+    kind: Literal["stop"] = "stop"
+    number: int
+
+
+class Quit(Spec):
+    """End the process."""
+
+    kind: Literal["quit"] = "quit"
+
+
+class BaseFacts(Spec):
+    """What a runner found when it loaded the base."""
+
+    device: str
+    memory_capacity_bytes: int | None
+    """What trials can have: the limit, or the device's memory; None where unknown."""
+    base_parameters: int
+    adapted_layers: int
+    train_samples: int
+    val_samples: int
+    checks: tuple[str, ...]
+    """What the start-up verification held."""
+    versions: dict[str, str]
+    zero_shot: float | None
+
+
+class Ready(Spec):
+    """The base is loaded."""
+
+    kind: Literal["ready"] = "ready"
+    facts: BaseFacts
+
+
+class SetupFailed(Spec):
+    """The base or the data cannot be loaded; the runner exits."""
+
+    kind: Literal["setup_failed"] = "setup_failed"
+    message: str
+    traceback: str | None
+    """None if the message says all: the user's to mend."""
+
+
+class Cost(Spec):
+    """What one trial would cost."""
+
+    config: TrialConfig
+    trainable_parameters: int
+    steps: int
+    samples: int
+    seconds: float
+    """Extrapolated from one training step and one evaluation batch."""
+    peak_memory_bytes: int
+
+
+class Inspected(Spec):
+    """The answer to Inspect."""
+
+    kind: Literal["inspected"] = "inspected"
+    costs: tuple[Cost, ...]
+
+
+class Progress(Spec):
+    """A sign of life, at most twice a second."""
+
+    kind: Literal["progress"] = "progress"
+    number: int
+    samples_seen: int
+    samples: int
+    train_loss: float
+    samples_per_s: float
+
+
+class Evaluated(Spec):
+    """A point of the curve."""
+
+    kind: Literal["evaluated"] = "evaluated"
+    number: int
+    point: EvalPoint
+
+
+class Finished(Spec):
+    """The trial is over: at its end, stopped, or by a fault."""
+
+    kind: Literal["finished"] = "finished"
+    number: int
+    stats: TrialStats
+    stopped: bool = False
+    fault: Fault | None = None
+    clean: bool = True
+    """Whether the process is fit for another trial: its memory is back at the baseline."""
+
+
+Command = Annotated[Setup | Inspect | Run | Stop | Quit, Field(discriminator="kind")]
+Event = Annotated[
+    Ready | SetupFailed | Inspected | Progress | Evaluated | Finished, Field(discriminator="kind")
+]
+_COMMANDS: TypeAdapter[Command] = TypeAdapter(Command)
+_EVENTS: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+def to_line(message: Spec) -> bytes:
+    """The message as one line."""
+    return message.model_dump_json().encode() + b"\n"
+
+
+def read_command(line: bytes) -> Command:
+    """The command in a line."""
+    return _COMMANDS.validate_json(line)
+
+
+def read_event(line: bytes) -> Event:
+    """The event in a line."""
+    return _EVENTS.validate_json(line)

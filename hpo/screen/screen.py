@@ -1,0 +1,33 @@
+"""What every screen can do."""
+
+from types import TracebackType
+from typing import Protocol
+
+from hpo.plan import Plan
+from hpo.protocol import Cost
+from hpo.search.events import Watcher
+from hpo.search.summary import Summary
+
+
+class Screen(Watcher, Protocol):
+    """A way to show a study; entered while trials run."""
+
+    def plan(self, plan: Plan, finished: int) -> None:
+        """Says what will be done, before anything starts."""
+
+    def costs(self, plan: Plan, costs: tuple[Cost, ...], checks: tuple[str, ...]) -> None:
+        """Says what a trial would cost: the end of a dry run."""
+
+    def summary(self, summary: Summary, commands: list[str], verdict: str) -> None:
+        """Says what came out, and what to type next."""
+
+    def __enter__(self) -> "Screen":
+        """Begins to show trials."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Ends it."""

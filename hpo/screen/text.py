@@ -1,0 +1,110 @@
+"""The words of the plain lines and of the summary, which all screens for people share."""
+
+from typing import Any
+
+from hpo.plan import Plan
+from hpo.protocol import BaseFacts, Cost
+from hpo.search.events import TrialEnded
+from hpo.search.summary import Ranked, Summary
+from hpo.specs import Outcome
+from hpo.units import show_duration, show_size, show_value
+
+SHORT = {
+    "learning_rate": "lr",
+    "lora_r": "r",
+    "lora_alpha": "alpha",
+    "lora_dropout": "dropout",
+    "scheduler": "",
+    "batch_size": "batch",
+}
+SHOWN_NUMBERS = 8
+
+
+def params(values: dict[str, Any]) -> str:
+    """Hyperparameters in one short phrase."""
+    parts = []
+    for name, value in values.items():
+        short = SHORT.get(name, name)
+        parts.append(f"{short} {show_value(value)}".strip())
+    return ", ".join(parts)
+
+
+def plan_lines(plan: Plan, finished: int) -> list[str]:
+    """What will be done."""
+    lines = [f"study {plan.spec.name}: {finished} of {plan.spec.search.trials} trials finished"]
+    lines += [f"  {name}: {value}" for name, value in plan.facts().items()]
+    return [*lines, *plan.notes]
+
+
+def base_lines(facts: BaseFacts) -> list[str]:
+    """What the first runner found."""
+    lines = [f"base loaded on {facts.device}: {facts.base_parameters:,} parameters, frozen"]
+    lines += [f"  verified: {check}" for check in facts.checks]
+    if facts.zero_shot is not None:
+        lines.append(f"  zero-shot val loss {facts.zero_shot:.4f}")
+    return lines
+
+
+def ended_line(event: TrialEnded, trials: int) -> str:
+    """How a trial ended."""
+    took = f" in {show_duration(event.seconds)}" if event.seconds is not None else ""
+    result = (
+        f"val loss {event.value:.4f}"
+        if event.outcome == Outcome.COMPLETE and event.value is not None
+        else f"{event.outcome}: {event.reason}"
+    )
+    return f"trial {event.number} ended{took}: {result} [{event.finished} of {trials}]"
+
+
+def cost_lines(plan: Plan, costs: tuple[Cost, ...], checks: tuple[str, ...]) -> list[str]:
+    """What a trial would cost."""
+    lines = ["search space:"]
+    lines += [f"  {name}: {value}" for name, value in plan.space().items()]
+    lines += [f"verified: {check}" for check in checks]
+    lines.append("one trial would cost, extrapolated from one step:")
+    for cost in costs:
+        lines.append(
+            f"  r {cost.config.lora_r}, batch {cost.config.batch_size}: "
+            f"{cost.trainable_parameters:,} trainable parameters, {cost.steps} steps, "
+            f"{cost.samples} samples, about {show_duration(cost.seconds)}, "
+            f"peak {show_size(cost.peak_memory_bytes)}"
+        )
+    return [*lines, "dry run: nothing was trained, nothing was stored"]
+
+
+def summary_lines(summary: Summary, commands: list[str], verdict: str) -> list[str]:
+    """What came out, and what to type next."""
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in summary.counts.items())
+    lines = [
+        verdict,
+        f"{summary.finished} of {summary.trials} trials finished: {counts or 'none yet'}; "
+        f"{show_duration(summary.device_seconds)} of device time",
+    ]
+    if summary.best:
+        lines.append("best configurations:")
+        lines += [f"  {_ranked(place, row)}" for place, row in enumerate(summary.best, 1)]
+        lines.append(_against_zero_shot(summary))
+        best = summary.best[0].number
+        lines.append(f"adapter and curve of the best: {summary.folder}/trial-{best:05d}/")
+    for failure in summary.failures:
+        numbers = ", ".join(str(n) for n in failure.numbers[:SHOWN_NUMBERS])
+        more = ", ..." if failure.count > SHOWN_NUMBERS else ""
+        lines.append(
+            f"{failure.count} {failure.outcome} (trials {numbers}{more}): {failure.reason}"
+        )
+        if failure.advice:
+            lines.append(f"  what to do: {failure.advice}")
+    return [*lines, "next:", *(f"  {command}" for command in commands)]
+
+
+def _ranked(place: int, row: Ranked) -> str:
+    cost = f", {show_duration(row.seconds)}" if row.seconds is not None else ""
+    return f"{place}. val loss {row.val_loss:.4f}  trial {row.number}{cost}: {params(row.params)}"
+
+
+def _against_zero_shot(summary: Summary) -> str:
+    best = summary.best[0].val_loss
+    if summary.zero_shot is None:
+        return f"best val loss {best:.4f}"
+    change = 100 * (best / summary.zero_shot - 1)
+    return f"best val loss {best:.4f} against {summary.zero_shot:.4f} zero-shot ({change:+.0f}%)"

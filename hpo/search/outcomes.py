@@ -1,0 +1,67 @@
+"""What happened to a trial -> its state and what follows: one table."""
+
+from dataclasses import dataclass
+
+from optuna.trial import TrialState
+
+from hpo.specs import Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class Consequence:
+    """What an outcome means."""
+
+    state: TrialState
+    counts: bool
+    """Whether the trial counts towards the study's total."""
+    retry: bool = False
+    """Whether the same parameters are enqueued again."""
+    spends_attempt: bool = False
+    """Whether a retry uses up one of `search.attempts`."""
+    trips_breaker: bool = False
+    """Whether several in a row end the study."""
+    advice: str = ""
+    """What to do if it happens often."""
+
+
+CONSEQUENCES: dict[Outcome, Consequence] = {
+    Outcome.COMPLETE: Consequence(state=TrialState.COMPLETE, counts=True),
+    Outcome.PRUNED: Consequence(state=TrialState.PRUNED, counts=True),
+    Outcome.OOM: Consequence(
+        state=TrialState.PRUNED,
+        counts=True,
+        advice="take the largest batch sizes and ranks out of the search space, use "
+        "--set model.precision=bf16, or give more memory",
+    ),
+    Outcome.NAN: Consequence(
+        state=TrialState.PRUNED,
+        counts=True,
+        advice="with float16, AdamW's eps rounds to zero and LoRA's first update is 0/0: use "
+        "--set model.precision=float32 or bf16; otherwise lower the learning rates",
+    ),
+    Outcome.TIMEOUT: Consequence(
+        state=TrialState.PRUNED, counts=True, advice="raise trial.max_seconds or train less"
+    ),
+    Outcome.DATA_ERROR: Consequence(
+        state=TrialState.FAIL,
+        counts=False,
+        trips_breaker=True,
+        advice="mend the files that are named, then type the same command again",
+    ),
+    Outcome.CRASHED: Consequence(
+        state=TrialState.FAIL,
+        counts=False,
+        trips_breaker=True,
+        advice="see the traceback in the trial's attributes and the runner's log",
+    ),
+    Outcome.LOST: Consequence(
+        state=TrialState.FAIL,
+        counts=False,
+        retry=True,
+        spends_attempt=True,
+        trips_breaker=True,
+        advice="see the runner's log; on a shared machine something may kill large processes",
+    ),
+    Outcome.PREEMPTED: Consequence(state=TrialState.FAIL, counts=False, retry=True),
+    Outcome.OVER_BUDGET: Consequence(state=TrialState.FAIL, counts=False),
+}

@@ -1,0 +1,146 @@
+"""Runner processes: start, watch, kill, replace. One trial at a time on each."""
+
+import selectors
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hpo.errors import HpoError
+from hpo.placement import Placement
+from hpo.protocol import BaseFacts, Event, Quit, Ready, Run, Setup, SetupFailed, Stop
+from hpo.search.process import Death, RunnerProcess
+from hpo.specs import StudySpec, TrialOrder
+
+SETUP_DEATHS = 3  # runners in a row that die before they are ready
+
+
+@dataclass(kw_only=True)
+class Slot:
+    """A place for one runner, and the trial on it."""
+
+    index: int
+    process: RunnerProcess
+    facts: BaseFacts | None = None
+    trial: int | None = None
+    killed: bool = field(default=False)
+    """Whether this driver killed the runner."""
+
+    @property
+    def idle(self) -> bool:
+        """Ready, and without a trial."""
+        return self.facts is not None and self.trial is None
+
+
+class Pool:
+    """All runners of this driver."""
+
+    def __init__(
+        self, study: StudySpec, placement: Placement, runs_dir: Path, *, zero_shot_known: bool
+    ) -> None:
+        self._study = study
+        self._placement = placement
+        self._runs_dir = runs_dir
+        self._selector = selectors.DefaultSelector()
+        self._setup_deaths = 0
+        self.zero_shot_known = zero_shot_known
+        self.slots: list[Slot] = []
+
+    def start(self) -> None:
+        """Starts all runners; they report themselves ready later."""
+        for index in range(len(self._placement.gpus)):
+            slot = Slot(index=index, process=self._spawn(index))
+            self._selector.register(slot.process, selectors.EVENT_READ, slot)
+            self.slots.append(slot)
+
+    def run(self, slot: Slot, order: TrialOrder) -> None:
+        """Gives a trial to an idle slot."""
+        slot.trial = order.number
+        slot.process.send(Run(order=order))
+
+    def stop(self, slot: Slot) -> None:
+        """Asks the slot's trial to end at its next step."""
+        assert slot.trial is not None
+        slot.process.send(Stop(number=slot.trial))
+
+    def kill(self, slot: Slot) -> None:
+        """Kills the slot's runner; its death shows up in `poll`."""
+        slot.killed = True
+        slot.process.kill()
+
+    def poll(self, timeout_s: float) -> list[tuple[Slot, Event | Death]]:
+        """What runners have said, or that they died; waits up to `timeout_s` for the first.
+
+        Raises:
+            HpoError: the base or the data cannot be loaded.
+        """
+        found: list[tuple[Slot, Event | Death]] = []
+        for key, _ in self._selector.select(timeout_s):
+            slot: Slot = key.data
+            events, alive = slot.process.receive()
+            for event in events:
+                self._note(slot, event)
+                found.append((slot, event))
+            if not alive:
+                found.append((slot, self._bury(slot)))
+        return found
+
+    def release(self, slot: Slot, *, clean: bool) -> None:
+        """The slot's trial is over; a runner that is not clean is replaced."""
+        slot.trial = None
+        if not clean:
+            self.replace(slot)
+
+    def replace(self, slot: Slot) -> None:
+        """Puts a fresh runner in the place of this one."""
+        self._selector.unregister(slot.process)
+        slot.process.kill()
+        slot.process.close()
+        slot.facts, slot.trial, slot.killed = None, None, False
+        slot.process = self._spawn(slot.index)
+        self._selector.register(slot.process, selectors.EVENT_READ, slot)
+
+    def close(self) -> None:
+        """Ends all runners."""
+        for slot in self.slots:
+            slot.process.send(Quit())
+        deadline = time.monotonic() + 3.0
+        for slot in self.slots:
+            if slot.trial is not None:
+                slot.process.kill()
+            slot.process.close(max(0.1, deadline - time.monotonic()))
+        self._selector.close()
+        self.slots.clear()
+
+    def _spawn(self, index: int) -> RunnerProcess:
+        process = RunnerProcess(
+            index,
+            gpu=self._placement.gpus[index],
+            log=self._runs_dir / f"runner-{index}.log",
+        )
+        process.send(
+            Setup(
+                study=self._study,
+                threads=self._placement.threads,
+                memory_limit_bytes=self._placement.memory_limit_bytes,
+                zero_shot=index == 0 and not self.zero_shot_known,
+            )
+        )
+        return process
+
+    def _note(self, slot: Slot, event: Event) -> None:
+        if isinstance(event, Ready):
+            slot.facts = event.facts
+            self._setup_deaths = 0
+        elif isinstance(event, SetupFailed):
+            raise HpoError(event.message)
+
+    def _bury(self, slot: Slot) -> Death:
+        death = slot.process.death()
+        if slot.facts is None:
+            self._setup_deaths += 1
+            if self._setup_deaths >= SETUP_DEATHS:
+                raise HpoError(
+                    f"runner {slot.index} died {SETUP_DEATHS} times while it loaded the base "
+                    f"({death.how}); see {self._runs_dir}/runner-{slot.index}.log"
+                )
+        return death

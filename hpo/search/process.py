@@ -1,0 +1,141 @@
+"""One runner process: its pipes, its log, its end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpo.machine import kernel_kills
+from hpo.protocol import Command, Event, read_event, to_line
+
+MODULE = "hpo.training.runner"
+CHUNK = 1 << 16
+SHOWN_LOG_LINES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Death:
+    """How a runner died that nobody had asked to."""
+
+    how: str
+    """One phrase."""
+    by_kernel: bool
+    """Whether the kernel killed it for memory."""
+    by_signal: bool
+    """Whether something outside killed it (SIGKILL, SIGTERM), as opposed to a crash."""
+    log: str
+    """The last lines that it wrote."""
+
+
+class RunnerProcess:
+    """A child process that speaks `hpo.protocol`; reading never blocks."""
+
+    def __init__(self, index: int, *, gpu: str | None, log: Path) -> None:
+        self.index = index
+        self._log = log
+        self._kernel_kills = kernel_kills()
+        self._buffer = b""
+        self.last_heard = time.monotonic()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as log_file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", MODULE],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log_file,
+                env=_environment(gpu),
+                start_new_session=True,  # Ctrl-C at the terminal must not reach it
+            )
+        assert self._process.stdout is not None
+        os.set_blocking(self._process.stdout.fileno(), False)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def fileno(self) -> int:
+        """The pipe to wait on."""
+        assert self._process.stdout is not None
+        return self._process.stdout.fileno()
+
+    def send(self, command: Command) -> None:
+        """Sends a command; to a dead runner it is lost, and the death shows when read."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(to_line(command))
+            self._process.stdin.flush()
+        except (BrokenPipeError, ValueError):
+            pass
+
+    def receive(self) -> tuple[list[Event], bool]:
+        """(complete messages that are there, whether the runner is still there)."""
+        alive = True
+        while True:
+            try:
+                chunk = os.read(self.fileno(), CHUNK)
+            except BlockingIOError:
+                break
+            if not chunk:
+                alive = False
+                break
+            self._buffer += chunk
+        *lines, self._buffer = self._buffer.split(b"\n")
+        if lines:
+            self.last_heard = time.monotonic()
+        return [read_event(line) for line in lines], alive
+
+    def death(self) -> Death:
+        """How it died; call when its pipe has closed."""
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            code = self._process.wait()
+        name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        by_kernel = code == -signal.SIGKILL and kernel_kills() > self._kernel_kills
+        return Death(
+            how=f"{name}, by the kernel, for memory" if by_kernel else name,
+            by_kernel=by_kernel,
+            by_signal=code in (-signal.SIGKILL, -signal.SIGTERM),
+            log=self._last_words(),
+        )
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        self._process.kill()
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Waits for its end, and enforces it."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            self._process.stdin.close()
+        except BrokenPipeError:
+            pass
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self._process.wait()
+        self._process.stdout.close()
+
+    def _last_words(self) -> str:
+        lines = self._log.read_text(errors="replace").splitlines()
+        return "\n".join(line for line in lines[-SHOWN_LOG_LINES:] if line.strip())
+
+
+def _environment(gpu: str | None) -> dict[str, str]:
+    """The runner's environment: its GPU, offline, quiet; no database in it."""
+    changed = {
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "CUDA_VISIBLE_DEVICES": gpu or "",
+    }
+    inherited = {k: v for k, v in os.environ.items() if k != "HPO_STORAGE"}
+    return inherited | changed

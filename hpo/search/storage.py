@@ -1,0 +1,154 @@
+"""The database: its URL, its one schema-creating moment, and what can be wrong with it."""
+
+import fcntl
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import optuna
+import sqlalchemy
+from optuna.storages import RDBStorage
+from sqlalchemy import URL, Engine, event, text
+from sqlalchemy.engine import make_url
+
+from hpo.errors import StorageError
+
+DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
+EXTRAS = {"postgresql": "postgres", "mysql": "mysql", "mariadb": "mysql"}
+LOCK_TIMEOUT_S = 120
+BUSY_TIMEOUT_S = 60
+
+
+def parse_url(given: str) -> URL:
+    """The URL with the driver that the extras install.
+
+    Raises:
+        StorageError: it is no URL of SQLite, PostgreSQL or MySQL/MariaDB.
+    """
+    try:
+        url = make_url(given)
+    except sqlalchemy.exc.ArgumentError as error:
+        raise StorageError(
+            "--storage is not a database URL; write sqlite:///hpo.db or "
+            "postgresql://user@host/database"
+        ) from error
+    backend = url.get_backend_name()
+    if backend not in ("sqlite", *DRIVERS):
+        raise StorageError(
+            f"--storage {redacted(url)}: {backend} is not supported; use sqlite, postgresql, mysql"
+        )
+    if backend in DRIVERS and "+" not in url.drivername:
+        url = url.set(drivername=f"{backend}+{DRIVERS[backend]}")
+    return url
+
+
+def redacted(url: URL) -> str:
+    """The URL with its password hidden."""
+    return url.render_as_string(hide_password=True)
+
+
+def connect(url: URL) -> RDBStorage:
+    """Optuna's storage on the database, with the schema there.
+
+    Raises:
+        StorageError: it cannot be reached, lacks its driver, or is of another Optuna version.
+    """
+    try:
+        with exclusive(url):
+            storage = RDBStorage(
+                url.render_as_string(hide_password=False), engine_kwargs=_engine_kwargs(url)
+            )
+    except ImportError as error:
+        extra = EXTRAS.get(url.get_backend_name(), "dev")
+        raise StorageError(
+            f"database {redacted(url)}: its driver is not installed; run pip install 'hpo[{extra}]'"
+        ) from error
+    except (RuntimeError, sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError) as error:
+        raise StorageError(_why(url, error)) from error
+    if url.get_backend_name() == "sqlite":
+        event.listen(storage.engine, "connect", _tune_sqlite)
+        with storage.engine.connect() as connection:
+            connection.execute(text("PRAGMA journal_mode=WAL"))
+    return storage
+
+
+def _why(url: URL, error: Exception) -> str:
+    if isinstance(error, RuntimeError) and "version" in str(error).lower():
+        return (
+            f"database {redacted(url)}: written by another version of Optuna; run "
+            "`optuna storage upgrade` on a copy of it, or give an empty database by --storage"
+        )
+    cause = getattr(error, "orig", None) or error.__cause__ or error
+    cause = getattr(cause, "orig", None) or cause
+    first = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+    if url.password:
+        first = first.replace(str(url.password), "***")
+    return (
+        f"database {redacted(url)}: cannot be used: {first}; check that it exists, that the "
+        "server runs and lets you in, and that there is space"
+    )
+
+
+def _engine_kwargs(url: URL) -> dict[str, object]:
+    if url.get_backend_name() == "sqlite":
+        return {"connect_args": {"timeout": BUSY_TIMEOUT_S}}
+    return {"pool_pre_ping": True, "pool_size": 2, "connect_args": {"connect_timeout": 10}}
+
+
+def _tune_sqlite(connection: object, _record: object) -> None:
+    cursor = connection.cursor()  # type: ignore[attr-defined]
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()
+
+
+@contextmanager
+def exclusive(url: URL) -> Iterator[None]:
+    """One process at a time, over all that use this database: for creating schema and study.
+
+    Creation is not atomic in Optuna: of 16 processes at once on a fresh database, one to seven
+    survive.
+    """
+    backend = url.get_backend_name()
+    if backend == "sqlite":
+        with _file_lock(url):
+            yield
+        return
+    engine = sqlalchemy.create_engine(url, connect_args={"connect_timeout": 10})
+    try:
+        with engine.connect() as connection, _server_lock(connection, engine):
+            yield
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def _server_lock(connection: sqlalchemy.Connection, engine: Engine) -> Iterator[None]:
+    if engine.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_lock(hashtext('hpo'))"))
+        try:
+            yield
+        finally:
+            connection.execute(text("SELECT pg_advisory_unlock(hashtext('hpo'))"))
+        return
+    name = f"hpo {engine.url.database}"[:64]
+    taken = connection.execute(text("SELECT GET_LOCK(:n, :t)"), {"n": name, "t": LOCK_TIMEOUT_S})
+    if taken.scalar() != 1:
+        raise StorageError(f"database {redacted(engine.url)}: another process has held it for long")
+    try:
+        yield
+    finally:
+        connection.execute(text("SELECT RELEASE_LOCK(:n)"), {"n": name})
+
+
+@contextmanager
+def _file_lock(url: URL) -> Iterator[None]:
+    """A lock file among the temporary files: opening the database itself would drop its locks."""
+    path = Path(url.database or "").absolute()
+    if not path.parent.is_dir():
+        raise StorageError(f"database {redacted(url)}: {path.parent} is not a folder; create it")
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    with (Path(tempfile.gettempdir()) / f"hpo-{name}.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,82 @@
+"""Opens or resumes a study: storage, sampler, pruner, fingerprint, known configurations."""
+
+import json
+from typing import Any
+
+import optuna
+from sqlalchemy import URL
+
+from hpo.errors import StorageError
+from hpo.search import fingerprint
+from hpo.search.leases import Leases
+from hpo.search.sampler import GatedTPESampler, median_pruner
+from hpo.search.space import distributions
+from hpo.search.storage import connect, exclusive, redacted
+from hpo.specs import ConstantParam, StudySpec
+
+FINGERPRINT = "fingerprint"
+SPEC = "spec"
+KNOWN = "known_enqueued"
+
+
+def open_study(
+    spec: StudySpec, url: URL, prints: dict[str, Any], *, samples: int
+) -> tuple[optuna.Study, Leases]:
+    """The study of that name in the database, made if it is not there, and its leases.
+
+    Args:
+        prints: what makes its values comparable (`fingerprint.fingerprint`).
+        samples: samples that a trial sees in all, for the pruner's warm-up.
+
+    Raises:
+        StorageError: the database cannot be used.
+        FingerprintError: the study is there with other settings.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = connect(url)
+    with exclusive(url):
+        study = optuna.create_study(
+            storage=storage,
+            study_name=spec.name,
+            direction=spec.objective.direction,
+            load_if_exists=True,
+            sampler=GatedTPESampler(
+                distributions(spec.space),
+                seed=spec.search.seed,
+                startup_trials=spec.search.startup_trials,
+            ),
+            pruner=median_pruner(
+                startup_trials=spec.pruner.startup_trials,
+                min_trials=spec.pruner.min_trials,
+                warmup_steps=samples * spec.pruner.warmup_evals // spec.trial.evals + 1,
+            ),
+        )
+        _hold_fingerprint(study, spec, prints, redacted(url))
+        _enqueue_known(study, spec)
+        leases = Leases(storage, study)
+    return study, leases
+
+
+def _hold_fingerprint(
+    study: optuna.Study, spec: StudySpec, prints: dict[str, Any], where: str
+) -> None:
+    stored = study.user_attrs.get(FINGERPRINT)
+    if stored is not None:
+        fingerprint.hold(stored, prints, name=spec.name, where=where)
+    elif study.get_trials(deepcopy=False):
+        raise StorageError(
+            f"study {spec.name} in {where} was not made by hpo; use --name NAME for another"
+        )
+    study.set_user_attr(FINGERPRINT, json.loads(json.dumps(prints)))
+    study.set_user_attr(SPEC, json.loads(spec.model_dump_json(exclude_defaults=True)))
+
+
+def _enqueue_known(study: optuna.Study, spec: StudySpec) -> None:
+    """Enqueues known configurations, no more than the study has trials."""
+    done = study.user_attrs.get(KNOWN, 0)
+    for config in spec.known[done : spec.search.trials]:
+        constants = {n for n, p in spec.space.items() if isinstance(p, ConstantParam)}
+        params = {name: value for name, value in config.items() if name not in constants}
+        study.enqueue_trial(params, user_attrs={"known": True})
+        done += 1
+    study.set_user_attr(KNOWN, done)

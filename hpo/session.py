@@ -1,0 +1,141 @@
+"""Wires one run of a study: plan, open, drive, summarise."""
+
+import shlex
+from dataclasses import dataclass
+
+from sqlalchemy import URL
+
+from hpo.errors import HpoError
+from hpo.plan import Plan
+from hpo.protocol import Inspect, Inspected, Ready
+from hpo.screen import Screen
+from hpo.search.driver import Close, Driver
+from hpo.search.fingerprint import fingerprint
+from hpo.search.ledger import Ledger
+from hpo.search.pool import Pool
+from hpo.search.process import Death
+from hpo.search.storage import redacted
+from hpo.search.study import open_study
+from hpo.search.summary import Summary, summarise
+from hpo.specs import CategoricalParam, ConstantParam, Param, Scalar, TrialConfig
+
+EXIT_CODES = {Close.COMPLETE: 0, Close.TIMEOUT: 0, Close.BROKEN: 1, Close.INTERRUPTED: 130}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What the user typed, for the commands that are suggested next."""
+
+    words: tuple[str, ...]
+    storage_from_environment: bool
+
+
+def run_study(
+    plan: Plan, url: URL, screen: Screen, command: Command, *, timeout_s: float | None
+) -> int:
+    """Trains until the study is complete or something ends it; the exit code.
+
+    Raises:
+        HpoError: what the user can mend.
+    """
+    spec = plan.spec
+    prints = fingerprint(spec, data_digest=plan.data_digest, weights_digest=plan.weights_digest)
+    study, leases = open_study(spec, url, prints, samples=plan.samples_per_trial)
+    ledger = Ledger(study, spec, leases)
+    ledger.reap()
+    screen.plan(plan, ledger.finished())
+    if ledger.is_complete():
+        close, verdict = Close.COMPLETE, f"study {spec.name} is complete: nothing left to do"
+    else:
+        pool = Pool(spec, plan.placement, plan.runs_dir, zero_shot_known=ledger.knows_zero_shot())
+        driver = Driver(spec, ledger, pool, screen, runs_dir=plan.runs_dir, timeout_s=timeout_s)
+        with screen:
+            close = driver.run()
+        verdict = _verdict(close, spec.name, driver.breaker_reason)
+    summary = summarise(study, spec, str(plan.runs_dir))
+    screen.summary(summary, next_commands(plan, url, command, summary), verdict)
+    return EXIT_CODES[close]
+
+
+def _verdict(close: Close, name: str, reason: str) -> str:
+    match close:
+        case Close.COMPLETE:
+            return f"study {name} is complete"
+        case Close.TIMEOUT:
+            return f"study {name}: the time is up (--timeout); the same command goes on"
+        case Close.INTERRUPTED:
+            return (
+                f"study {name}: interrupted, running trials are handed back; "
+                "the same command goes on"
+            )
+    return f"study {name} stopped itself: {reason}"
+
+
+def next_commands(plan: Plan, url: URL, command: Command, summary: Summary) -> list[str]:
+    """What a user may want to type now; no password in it."""
+    shown = "$HPO_STORAGE" if command.storage_from_environment else redacted(url)
+    quoted = shown if shown.startswith("$") else shlex.quote(shown)
+    commands = [f"optuna-dashboard {quoted}"]
+    words = shlex.join(command.words)
+    if summary.finished < summary.trials:
+        commands.append(f"{words}    # goes on")
+    else:
+        more = _with_trials(command.words, 2 * summary.trials)
+        commands.append(f"{shlex.join(more)}    # goes on to {2 * summary.trials} trials")
+    return commands
+
+
+def _with_trials(words: tuple[str, ...], trials: int) -> list[str]:
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if skip or word.startswith("--trials="):
+            skip = False
+        elif word == "--trials":
+            skip = True
+        else:
+            kept.append(word)
+    return [*kept, "--trials", str(trials)]
+
+
+def dry_run(plan: Plan, screen: Screen) -> int:
+    """Loads the base in one runner and says what a trial would cost; stores nothing.
+
+    Raises:
+        HpoError: what the user can mend.
+    """
+    screen.plan(plan, 0)
+    pool = Pool(plan.spec, plan.placement.only_first(), plan.runs_dir, zero_shot_known=True)
+    pool.start()
+    try:
+        while True:
+            for slot, event in pool.poll(1.0):
+                match event:
+                    case Ready():
+                        checks = event.facts.checks
+                        slot.process.send(Inspect(configs=_corners(plan)))
+                    case Inspected():
+                        screen.costs(plan, event.costs, checks)
+                        return 0
+                    case Death():
+                        raise HpoError(f"the runner died ({event.how}): {event.log}")
+    finally:
+        pool.close()
+
+
+def _corners(plan: Plan) -> tuple[TrialConfig, ...]:
+    """The cheapest and the most expensive configuration of the space."""
+    space = plan.spec.space
+    low = {name: _end(param, 0) for name, param in space.items()}
+    high = {name: _end(param, -1) for name, param in space.items()}
+    return TrialConfig.model_validate(low), TrialConfig.model_validate(high)
+
+
+def _end(param: Param, index: int) -> Scalar:
+    match param:
+        case CategoricalParam():
+            numbers = sorted(c for c in param.choices if not isinstance(c, str))
+            return numbers[index] if numbers else param.choices[index]
+        case ConstantParam():
+            return param.value
+    return (param.low, param.high)[index]

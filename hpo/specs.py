@@ -1,0 +1,221 @@
+"""The words that both wings share: what a study is, what one trial is, how it can end.
+
+All are frozen and checked on construction, strictly: "3" is not a number, an unknown key is an
+error. They travel as JSON between driver and runner, and lie as JSON in the database.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+
+Scalar = bool | int | FiniteFloat | str
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Positive = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+
+
+class Spec(BaseModel):
+    """Base of all specs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, ser_json_inf_nan="strings")
+
+
+class Outcome(StrEnum):
+    """How a trial ended; `search.outcomes` says what follows from each."""
+
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    OOM = "oom"
+    NAN = "nan"
+    TIMEOUT = "timeout"
+    DATA_ERROR = "data_error"
+    CRASHED = "crashed"
+    LOST = "lost"
+    PREEMPTED = "preempted"
+    OVER_BUDGET = "over_budget"
+
+
+class Objective(Spec):
+    """What is optimised."""
+
+    metric: Literal["val_loss"] = "val_loss"
+    direction: Literal["minimize"] = "minimize"
+
+
+class ModelSpec(Spec):
+    """The frozen base and how it is held."""
+
+    name: str
+    """A directory, a hub name whose weights are on this machine, or `mini`."""
+    revision: str | None = None
+    """Commit of a hub name."""
+    precision: Literal["float32", "bf16", "float16"] = "float32"
+    """`bf16` holds the base in bf16 and adapters in fp32; `float16` holds everything in half."""
+    adapt: Literal["qformer"] = "qformer"
+    """Which part gets adapters."""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+
+
+class DataSpec(Spec):
+    """The examples and their split."""
+
+    format: Literal["rsicap", "scenes"]
+    """`rsicap`: captions.json and images/ below `root`; `scenes`: drawn from the study's seed."""
+    root: str | None = None
+    val_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    """Share of the groups (source images) kept for validation."""
+    samples: Annotated[int, Field(ge=2)] | None = None
+    """At most so many rows; for `scenes`, how many are drawn."""
+    max_length: Annotated[int, Field(ge=8)] = 256
+    """Tokens of a caption; longer ones are cut."""
+
+
+class TrialSpec(Spec):
+    """What all trials of a study have in common."""
+
+    epochs: Positive = 2
+    evals: Positive = 10
+    """Points of the eval grid: k/n of the samples of the whole trial."""
+    eval_batch_size: Positive = 8
+    warmup_share: Share = 0.05
+    """Share of the steps in which the learning rate rises from zero."""
+    max_grad_norm: Rate = 1.0
+    weight_decay: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+    max_seconds: Rate | None = None
+    """Longest that a trial may train before it is pruned as `timeout`."""
+
+
+class SearchSpec(Spec):
+    """How long and how the sampler searches."""
+
+    trials: Positive = 50
+    """Finished trials (COMPLETE or PRUNED) over all processes and resumes."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    startup_trials: Annotated[int, Field(ge=0)] = 10
+    """COMPLETE trials before TPE takes over from random sampling."""
+    attempts: Positive = 3
+    """How often a trial is tried whose runner is lost."""
+
+
+class PrunerSpec(Spec):
+    """The median pruner."""
+
+    startup_trials: Annotated[int, Field(ge=0)] = 4
+    min_trials: Positive = 4
+    warmup_evals: Annotated[int, Field(ge=0)] = 1
+
+
+class FloatParam(Spec):
+    """A real number between `low` and `high`."""
+
+    type: Literal["float"]
+    low: FiniteFloat
+    high: FiniteFloat
+    log: bool = False
+
+
+class IntParam(Spec):
+    """A whole number between `low` and `high`, in steps of `step`."""
+
+    type: Literal["int"]
+    low: int
+    high: int
+    step: Positive = 1
+    log: bool = False
+
+
+class CategoricalParam(Spec):
+    """One of `choices`, which are all of one type."""
+
+    type: Literal["categorical"]
+    choices: Annotated[tuple[Scalar, ...], Field(min_length=1)]
+
+
+class ConstantParam(Spec):
+    """Always `value`; not sampled."""
+
+    type: Literal["constant"]
+    value: Scalar
+
+
+Param = Annotated[
+    FloatParam | IntParam | CategoricalParam | ConstantParam, Field(discriminator="type")
+]
+
+
+class TrialConfig(Spec):
+    """The hyperparameters of one trial: what a search space may name."""
+
+    learning_rate: Rate
+    lora_r: Positive
+    lora_alpha: Rate
+    lora_dropout: Share = 0.0
+    scheduler: Literal["linear", "cosine", "constant"] = "linear"
+    """After the warm-up: linear or cosine decay to zero, or constant."""
+    batch_size: Positive
+
+
+class StudySpec(Spec):
+    """A whole study, resolved: files, scale and options merged."""
+
+    name: str
+    """The name it is stored under."""
+    task: str
+    search_space: str
+    objective: Objective = Objective()
+    model: ModelSpec
+    data: DataSpec
+    trial: TrialSpec = TrialSpec()
+    search: SearchSpec = SearchSpec()
+    pruner: PrunerSpec = PrunerSpec()
+    known: tuple[dict[str, Scalar], ...] = ()
+    """Configurations to try first; a parameter that one leaves out is sampled."""
+    space: dict[str, Param] = {}
+    """The search space by parameter."""
+
+
+class TrialOrder(Spec):
+    """One trial as the runner gets it."""
+
+    number: int
+    """Optuna's number of the trial."""
+    seed_number: int
+    """Number that its seeds derive from: of the first attempt, so that a retry is the same."""
+    config: TrialConfig
+    folder: str
+    """Directory for its curve and its adapter."""
+
+
+class EvalPoint(Spec):
+    """One point of a trial's curve."""
+
+    samples_seen: int
+    """The grid point, in samples seen: equal for all batch sizes."""
+    step: int
+    val_loss: FiniteFloat
+
+
+class TrialStats(Spec):
+    """What a trial cost."""
+
+    seconds: float = 0.0
+    samples_per_s: float = 0.0
+    peak_memory_bytes: int = 0
+    """Peak on the device beyond what an idle process holds: base, adapter, activations."""
+    trainable_parameters: int = 0
+    steps: int = 0
+
+
+class Fault(Spec):
+    """Why a trial did not reach its end."""
+
+    outcome: Outcome
+    reason: str
+    """One sentence."""
+    step: int | None = None
+    where: str | None = None
+    """Place of the first NaN, or phase of an OOM."""
+    needed_bytes: int | None = None
+    capacity_bytes: int | None = None
+    traceback: str | None = None

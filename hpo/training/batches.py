@@ -1,0 +1,35 @@
+"""The order of a trial's batches, and its eval grid."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from hpo.training.tasks import Row
+
+
+def train_batches(
+    rows: Sequence[Row], *, batch_size: int, epochs: int, seed: tuple[int, int]
+) -> Iterator[list[int]]:
+    """Row indices batch by batch: every epoch a new order, the last batch of it may be short.
+
+    The first batch is the longest of its epoch: what does not fit shows in the first step.
+    """
+    for epoch in range(epochs):
+        order = np.random.default_rng([*seed, epoch]).permutation(len(rows)).tolist()
+        batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+        if epoch == 0:
+            weights = [len(batch) * max(rows[i].length for i in batch) for batch in batches]
+            longest = weights.index(max(weights))
+            batches[0], batches[longest] = batches[longest], batches[0]
+        yield from batches
+
+
+def steps_per_epoch(rows: int, batch_size: int) -> int:
+    """Batches of an epoch."""
+    return -(-rows // batch_size)
+
+
+def eval_grid(samples: int, evals: int) -> list[int]:
+    """The grid points k/n of `samples`, in samples seen; ascending, all different."""
+    points = {round(samples * k / evals) for k in range(1, evals + 1)}
+    return sorted(point for point in points if point > 0)

@@ -1,0 +1,50 @@
+"""What a trial would cost, from one step that changes nothing."""
+
+import time
+
+import torch
+
+from hpo.protocol import Cost
+from hpo.specs import TrialConfig, TrialOrder
+from hpo.training.batches import eval_grid, train_batches
+from hpo.training.loop import Bench, Run, new_adapter
+
+
+def cost(bench: Bench, config: TrialConfig) -> Cost:
+    """Times one forward and backward pass and one evaluation batch, and extrapolates."""
+    order = TrialOrder(number=0, seed_number=0, config=config, folder="")
+    run = Run(bench=bench, order=order, adapter=new_adapter(bench, order))
+    bench.gauge.reset_peak()
+    bench.base.attach(run.adapter)
+    try:
+        for _ in range(2):  # the first pass warms up
+            step_s = _timed_step(run)
+        peak = bench.gauge.peak_bytes()
+    finally:
+        bench.base.attach(None)
+    spec = bench.study.trial
+    evals = len(eval_grid(run.samples, spec.evals))
+    eval_steps = -(-len(bench.val) // spec.eval_batch_size) * evals
+    scale = spec.eval_batch_size / config.batch_size / 3  # a forward is a third of a step
+    return Cost(
+        config=config,
+        trainable_parameters=bench.base.trainable(config.lora_r),
+        steps=run.steps,
+        samples=run.samples,
+        seconds=round(step_s * (run.steps + eval_steps * scale), 1),
+        peak_memory_bytes=peak,
+    )
+
+
+def _timed_step(run: Run) -> float:
+    batches = train_batches(
+        run.bench.train, batch_size=run.order.config.batch_size, epochs=1, seed=(0, 0)
+    )
+    rows = [run.bench.train[i] for i in next(batches)]
+    batch = run.bench.task.collate(rows)
+    began = time.monotonic()
+    run.adapter.refresh()
+    losses, tokens = run.bench.task.token_losses(batch)
+    torch.autograd.backward(losses.sum() / tokens.sum())
+    run.adapter.flat.grad = None
+    return time.monotonic() - began

@@ -1,0 +1,114 @@
+"""Memory of a runner: limit, baseline, peak, and what an allocation failure looks like.
+
+On a GPU the allocator's own figures. On the CPU a limit caps the address space, as that is what
+makes an allocation fail instead of calling the kernel's killer; the figures are of resident
+memory. Both count from a baseline taken before the base is loaded, so that "2 GB" means 2 GB for
+base, adapter and activations, whatever the libraries take.
+"""
+
+import ctypes
+import gc
+import re
+import resource
+from pathlib import Path
+
+import torch
+
+PAGE = resource.getpagesize()
+CPU_FAILURES = ("can't allocate memory", "not enough memory", "bad allocation", "std::bad_alloc")
+PRIMITIVE = "could not create a primitive"  # oneDNN's words for a failed allocation
+REQUEST = re.compile(r"tried to allocate ([\d.]+) ?(bytes|B|KiB|MiB|GiB)?", re.IGNORECASE)
+UNITS = {"": 1, "bytes": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+TOLERANCE = 0.1  # of the capacity that may be held beyond the baseline by a clean process
+
+
+class MemoryGauge:
+    """Memory of this process on its device, counted from the moment the gauge is made."""
+
+    def __init__(self, device: torch.device, limit_bytes: int | None) -> None:
+        self._device = device
+        self._limit_bytes = limit_bytes
+        self._origin_bytes = 0 if device.type == "cuda" else _status("VmRSS")
+        self._baseline_bytes = 0
+        if limit_bytes is not None:
+            _cap(device, limit_bytes)
+
+    @property
+    def capacity_bytes(self) -> int | None:
+        """What base, adapter and activations can have; None where only the host bounds them."""
+        if self._limit_bytes is not None:
+            return self._limit_bytes
+        if self._device.type == "cuda":
+            return torch.cuda.get_device_properties(self._device).total_memory
+        return None
+
+    def mark_baseline(self) -> None:
+        """Remembers what is held between trials."""
+        release(self._device)
+        self._baseline_bytes = self._held_bytes()
+
+    def reset_peak(self) -> None:
+        """Starts a new peak."""
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        else:
+            Path("/proc/self/clear_refs").write_text("5")
+
+    def peak_bytes(self) -> int:
+        """The peak since `reset_peak`."""
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device)
+        return max(0, _status("VmHWM") - self._origin_bytes)
+
+    def is_clean(self) -> bool:
+        """Whether memory is back at the baseline, give or take a tenth of the capacity."""
+        release(self._device)
+        allowed = TOLERANCE * (self.capacity_bytes or 8 << 30)
+        return self._held_bytes() <= self._baseline_bytes + allowed
+
+    def _held_bytes(self) -> int:
+        if self._device.type == "cuda":
+            return torch.cuda.memory_allocated(self._device)
+        return _status("VmRSS") - self._origin_bytes
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception is an allocation failure of CUDA, the CPU allocator or Python."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
+    known = any(words in text for words in CPU_FAILURES) or PRIMITIVE in text
+    return isinstance(error, RuntimeError) and known
+
+
+def requested_bytes(error: BaseException) -> int:
+    """What the failed allocation asked for; 0 if it does not say."""
+    found = REQUEST.search(str(error))
+    return int(float(found.group(1)) * UNITS[(found.group(2) or "").lower()]) if found else 0
+
+
+def release(device: torch.device) -> None:
+    """Gives free memory back to the device or the system."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.empty_cache()
+    else:
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _cap(device: torch.device, limit_bytes: int) -> None:
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, limit_bytes / total), device)
+    else:
+        space = _status("VmSize") + limit_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (space, space))
+
+
+def _status(field: str) -> int:
+    """A memory figure of this process in bytes, from /proc."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) << 10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10

@@ -1,0 +1,45 @@
+"""Sizes and durations as people write and read them."""
+
+import re
+
+SIZES = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+SECONDS = {"": 1.0, "S": 1.0, "M": 60.0, "H": 3600.0, "D": 86400.0}
+
+
+def parse_size(text: str) -> int:
+    """`2GB`, `512MiB`, `1.5G` -> bytes, with 1 K = 1024. Raises ValueError."""
+    found = re.fullmatch(r"([\d.]+)\s*([BKMGT]?)(?:I?B)?", text.strip().upper())
+    if not found or float(found.group(1)) <= 0:
+        raise ValueError(f"{text}: not a size; write 512MB or 2GB")
+    return int(float(found.group(1)) * SIZES[found.group(2)])
+
+
+def parse_duration(text: str) -> float:
+    """`90s`, `10m`, `1.5h`, `2d`, or plain seconds -> seconds. Raises ValueError."""
+    found = re.fullmatch(r"([\d.]+)\s*([SMHD]?)", text.strip().upper())
+    if not found or float(found.group(1)) <= 0:
+        raise ValueError(f"{text}: not a duration; write 90s, 30m or 8h")
+    return float(found.group(1)) * SECONDS[found.group(2)]
+
+
+def show_size(size: float) -> str:
+    """Bytes in the unit that suits them."""
+    for unit, bound in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if size >= bound:
+            return f"{size / bound:.1f} {unit}"
+    return f"{size:.0f} B"
+
+
+def show_duration(seconds: float) -> str:
+    """Seconds as `2h 05m`, `3m 20s` or `12s`."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+    if whole >= 60:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    return f"{seconds:.1f}s" if seconds < 10 else f"{whole}s"
+
+
+def show_value(value: object) -> str:
+    """A hyperparameter in few characters."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,58 @@
+"""Where a model's weights lie on this machine. Nothing is ever downloaded."""
+
+import hashlib
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+from hpo.errors import MissingError
+from hpo.mini import CAPTIONER
+
+EMBEDDED = {"mini": CAPTIONER}
+SAMPLE = 1 << 20  # bytes of a weights file, at each end, that go into a digest
+
+
+def find_weights(name: str, revision: str | None = None) -> Path:
+    """The directory of a model: `mini`, a directory, or a hub name in the local cache.
+
+    Raises:
+        MissingError: there is none, or it lacks config.json or safetensors weights.
+    """
+    folder = EMBEDDED.get(name) or Path(name).expanduser()
+    if not folder.is_dir():
+        folder = _cached(name, revision)
+    for pattern in ("config.json", "*.safetensors"):
+        if not any(folder.glob(pattern)):
+            raise MissingError(
+                f"model {name}: {folder} holds no {pattern}; give a directory that "
+                "save_pretrained wrote (safetensors), with its processor, by --model DIR"
+            )
+    return folder
+
+
+def _cached(name: str, revision: str | None) -> Path:
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise MissingError(
+            f"model {name}: no such directory; give one by --model DIR, or a hub name"
+        )
+    try:
+        return Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError) as error:
+        raise MissingError(
+            f"model {name}: its weights are not on this machine; get them with "
+            f"`hf download {name}`, or give a directory by --model DIR"
+        ) from error
+
+
+def digest(folder: Path) -> str:
+    """Identifies weights: the configuration, and size and both ends of every weights file."""
+    state = hashlib.sha256((folder / "config.json").read_bytes())
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            state.update(f"{path.name} {size}".encode())
+            state.update(file.read(SAMPLE))
+            file.seek(max(0, size - SAMPLE))
+            state.update(file.read(SAMPLE))
+    return f"sha256 {state.hexdigest()[:16]}"
