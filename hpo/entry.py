@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,14 @@ from hpo.files import Options, load_study
 from hpo.machine import Machine, look
 from hpo.plan import make_plan
 from hpo.screen import choose_screen
-from hpo.search.storage import parse_url
+from hpo.search.storage import parse_url, redacted
 from hpo.session import Command, dry_run, run_study
 from hpo.specs import StudySpec
 from hpo.units import parse_duration, parse_size
 
 DEFAULT_STORAGE = "sqlite:///hpo.db"
 WRONG_INPUT = 2
+NUMBER = re.compile(r"[1-9][0-9]{0,3}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +76,7 @@ def _execute(request: Request) -> int:
         machine,
         runners=limits.runners,
         memory_limit_bytes=limits.memory_limit_bytes,
-        storage=url.render_as_string(hide_password=True),
+        storage=redacted(url),
         runs_dir=request.runs_dir / spec.name,
         notes=notes,
     )
@@ -90,13 +92,10 @@ def _storage(request: Request) -> str:
 
 def _command(request: Request, url: URL) -> Command:
     """The command to type again; a password that stood in it is hidden."""
-    words = tuple(_hide(word, url) for word in request.words)
+    given = _storage(request)
+    words = tuple(word.replace(given, redacted(url)) for word in request.words)
     from_environment = request.storage is None and "HPO_STORAGE" in os.environ
     return Command(words=words, storage_from_environment=from_environment)
-
-
-def _hide(word: str, url: URL) -> str:
-    return word.replace(str(url.password), "***") if url.password else word
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +112,7 @@ def _limits(request: Request) -> Limits:
     problems: list[str] = []
     runners = memory = timeout = None
     if request.runners != "auto":
-        if request.runners.isdigit() and int(request.runners) > 0:
+        if NUMBER.fullmatch(request.runners):
             runners = int(request.runners)
         else:
             problems.append(f"--runners {request.runners}: must be auto or a number above 0")

@@ -35,7 +35,12 @@ def _gpus() -> tuple[str, ...]:
     present = tuple(line.split(",")[0].strip() for line in listed.splitlines() if line.strip())
     if visible is None:
         return present
-    return tuple(name.strip() for name in visible.split(",") if name.strip()) if present else ()
+    shown = []
+    for name in (part.strip() for part in visible.split(",")):
+        if not present or not (name in present or name.startswith(("GPU-", "MIG-"))):
+            break  # as CUDA does: what follows an invalid name is hidden
+        shown.append(name)
+    return tuple(shown)
 
 
 def _cores() -> int:

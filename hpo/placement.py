@@ -18,7 +18,6 @@ class Placement:
 
     gpus: tuple[str | None, ...]
     """A GPU by name, or None for a runner on the CPU."""
-    threads: int
     memory_limit_bytes: int | None
 
     def only_first(self) -> "Placement":
@@ -55,7 +54,7 @@ def place(
                 "ask for that many at most"
             )
         gpus = machine.gpus[: runners or len(machine.gpus)]
-        return Placement(gpus=gpus, threads=1, memory_limit_bytes=memory_limit_bytes)
+        return Placement(gpus=gpus, memory_limit_bytes=memory_limit_bytes)
     need = LIBRARIES_BYTES + (memory_limit_bytes or IN_MEMORY * weights_bytes + WORKING_BYTES)
     fitting = machine.free_memory_bytes // need
     if fitting < 1:
@@ -65,5 +64,4 @@ def place(
             "smaller model by --model, or --scale mini"
         )
     count = runners or min(machine.cores, fitting)
-    threads = max(1, machine.cores // count) if runners else 1
-    return Placement(gpus=(None,) * count, threads=threads, memory_limit_bytes=memory_limit_bytes)
+    return Placement(gpus=(None,) * count, memory_limit_bytes=memory_limit_bytes)

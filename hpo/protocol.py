@@ -14,14 +14,18 @@ from pydantic import Field, TypeAdapter
 
 from hpo.specs import EvalPoint, Fault, Spec, StudySpec, TrialConfig, TrialOrder, TrialStats
 
+CRASHED = 1  # exit statuses of a runner
+OUT_OF_MEMORY = 4
+
 
 class Setup(Spec):
     """Load the base and the data of this study."""
 
     kind: Literal["setup"] = "setup"
     study: StudySpec
-    threads: int
     memory_limit_bytes: int | None
+    gpu: bool
+    """Whether the runner was given a GPU; without it, it must not fall back to the CPU."""
     zero_shot: bool
     """Whether to evaluate the base without an adapter."""
 
@@ -95,6 +99,8 @@ class Cost(Spec):
     seconds: float
     """Extrapolated from one training step and one evaluation batch."""
     peak_memory_bytes: int
+    problem: str | None = None
+    """Why it cannot be trained: it does not fit, or it is not finite."""
 
 
 class Inspected(Spec):

@@ -14,7 +14,7 @@ from hpo.search.fingerprint import fingerprint
 from hpo.search.ledger import Ledger
 from hpo.search.pool import Pool
 from hpo.search.process import Death
-from hpo.search.storage import redacted
+from hpo.search.storage import redacted, translated
 from hpo.search.study import open_study
 from hpo.search.summary import Summary, summarise
 from hpo.specs import CategoricalParam, ConstantParam, Param, Scalar, TrialConfig
@@ -38,6 +38,13 @@ def run_study(
     Raises:
         HpoError: what the user can mend.
     """
+    with translated(url):
+        return _run_study(plan, url, screen, command, timeout_s)
+
+
+def _run_study(
+    plan: Plan, url: URL, screen: Screen, command: Command, timeout_s: float | None
+) -> int:
     spec = plan.spec
     prints = fingerprint(spec, data_digest=plan.data_digest, weights_digest=plan.weights_digest)
     study, leases = open_study(spec, url, prints, samples=plan.samples_per_trial)

@@ -67,7 +67,7 @@ class DataSpec(Spec):
     """Share of the groups (source images) kept for validation."""
     samples: Annotated[int, Field(ge=2)] | None = None
     """At most so many rows; for `scenes`, how many are drawn."""
-    max_length: Annotated[int, Field(ge=8)] = 256
+    max_length: Annotated[int, Field(ge=8, le=8192)] = 256
     """Tokens of a caption; longer ones are cut."""
 
 
@@ -85,13 +85,18 @@ class TrialSpec(Spec):
     max_seconds: Rate | None = None
     """Longest that a trial may train before it is pruned as `timeout`."""
 
+    def eval_grid(self, samples: int) -> list[int]:
+        """The grid points k/n of a trial's `samples`, in samples seen; ascending."""
+        points = {round(samples * k / self.evals) for k in range(1, self.evals + 1)}
+        return sorted(point for point in points if point > 0)
+
 
 class SearchSpec(Spec):
     """How long and how the sampler searches."""
 
     trials: Positive = 50
     """Finished trials (COMPLETE or PRUNED) over all processes and resumes."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     startup_trials: Annotated[int, Field(ge=0)] = 10
     """COMPLETE trials before TPE takes over from random sampling."""
     attempts: Positive = 3

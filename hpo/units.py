@@ -8,7 +8,7 @@ SECONDS = {"": 1.0, "S": 1.0, "M": 60.0, "H": 3600.0, "D": 86400.0}
 
 def parse_size(text: str) -> int:
     """`2GB`, `512MiB`, `1.5G` -> bytes, with 1 K = 1024. Raises ValueError."""
-    found = re.fullmatch(r"([\d.]+)\s*([BKMGT]?)(?:I?B)?", text.strip().upper())
+    found = re.fullmatch(r"(\d+\.?\d*)\s*([BKMGT]?)(?:I?B)?", text.strip().upper())
     if not found or float(found.group(1)) <= 0:
         raise ValueError(f"{text}: not a size; write 512MB or 2GB")
     return int(float(found.group(1)) * SIZES[found.group(2)])
@@ -16,7 +16,7 @@ def parse_size(text: str) -> int:
 
 def parse_duration(text: str) -> float:
     """`90s`, `10m`, `1.5h`, `2d`, or plain seconds -> seconds. Raises ValueError."""
-    found = re.fullmatch(r"([\d.]+)\s*([SMHD]?)", text.strip().upper())
+    found = re.fullmatch(r"(\d+\.?\d*)\s*([SMHD]?)", text.strip().upper())
     if not found or float(found.group(1)) <= 0:
         raise ValueError(f"{text}: not a duration; write 90s, 30m or 8h")
     return float(found.group(1)) * SECONDS[found.group(2)]

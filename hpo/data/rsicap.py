@@ -111,7 +111,7 @@ def _is_image(path: Path) -> bool:
     try:
         with Image.open(path):
             return True
-    except (UnidentifiedImageError, OSError):
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
         return False
 
 
@@ -126,5 +126,5 @@ def load_image(path: Path) -> Image.Image:
             return image.convert("RGB")
     except FileNotFoundError as error:
         raise DataError(f"{path}: the image is gone; restore it") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: the image cannot be read: {error}; replace it") from error

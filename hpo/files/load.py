@@ -58,7 +58,7 @@ def _layers(path: Path, options: Options) -> Settings:
     settings.put_all(tables, str(path))
     format_of_files = settings.get("data", "format")
     if options.scale == "mini":
-        if not mini:
+        if not isinstance(mini, dict) or not mini:
             raise FileProblems(
                 [f"{path}: [mini] is missing; add what changes at that scale, or use --scale full"]
             )

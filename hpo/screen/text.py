@@ -62,14 +62,20 @@ def cost_lines(plan: Plan, costs: tuple[Cost, ...], checks: tuple[str, ...]) -> 
     lines += [f"  {name}: {value}" for name, value in plan.space().items()]
     lines += [f"verified: {check}" for check in checks]
     lines.append("one trial would cost, extrapolated from one step:")
-    for cost in costs:
-        lines.append(
-            f"  r {cost.config.lora_r}, batch {cost.config.batch_size}: "
-            f"{cost.trainable_parameters:,} trainable parameters, {cost.steps} steps, "
-            f"{cost.samples} samples, about {show_duration(cost.seconds)}, "
-            f"peak {show_size(cost.peak_memory_bytes)}"
-        )
+    lines += [f"  {_cost(cost)}" for cost in costs]
     return [*lines, "dry run: nothing was trained, nothing was stored"]
+
+
+def _cost(cost: Cost) -> str:
+    what = (
+        f"r {cost.config.lora_r}, batch {cost.config.batch_size}: "
+        f"{cost.trainable_parameters:,} trainable parameters, {cost.steps} steps, "
+        f"{cost.samples} samples"
+    )
+    if cost.problem is not None:
+        return f"{what}; {cost.problem}"
+    took = show_duration(cost.seconds)
+    return f"{what}, about {took}, peak {show_size(cost.peak_memory_bytes)}"
 
 
 def summary_lines(summary: Summary, commands: list[str], verdict: str) -> list[str]:

@@ -1,6 +1,7 @@
 """The loop: ask -> send -> report / prune -> tell. One driver feeds all runners of a machine."""
 
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -83,14 +84,15 @@ class Driver:
                 self._pool.start()
                 return self._loop(interrupt)
             finally:
-                self._hand_back()
-                self._pool.close()
+                try:
+                    self._hand_back()
+                finally:
+                    self._pool.close()
 
     def _loop(self, interrupt: Interrupt) -> Close:
         while True:
             self._renew()
-            self._fill()
-            if not self._live and self._ledger.is_complete():
+            if self._fill() and not self._live and self._ledger.is_complete():
                 self._ledger.close()
                 return Close.COMPLETE
             for slot, event in self._pool.poll(POLL_S):
@@ -103,15 +105,16 @@ class Driver:
             if time.monotonic() > self._deadline:
                 return Close.TIMEOUT
 
-    def _fill(self) -> None:
-        """Gives every idle runner a trial, as long as there are any."""
+    def _fill(self) -> bool:
+        """Gives every idle runner a trial; whether there was none for one of them."""
         for slot in self._pool.slots:
             if slot.idle and time.monotonic() >= self._next_ask:
                 asked = self._ledger.ask()
                 if asked is None:
                     self._next_ask = time.monotonic() + ASK_AGAIN_S
-                else:
-                    self._start(slot, asked)
+                    return True
+                self._start(slot, asked)
+        return False
 
     def _start(self, slot: Slot, asked: Asked) -> None:
         number = asked.trial.number
@@ -139,7 +142,7 @@ class Driver:
         match event:
             case Ready():
                 self._ledger.note_base(event.facts)
-                self._pool.zero_shot_known = True
+                self._pool.zero_shot_known |= event.facts.zero_shot is not None
                 self._watcher.show(RunnerReady(runner=slot.index, facts=event.facts))
             case Progress() if event.number in self._live:
                 self._watcher.show(TrialProgress(**event.model_dump(exclude={"kind"})))
@@ -221,9 +224,11 @@ class Driver:
 
     def _hand_back(self) -> None:
         """Ends what is still live: decided trials as decided, the rest to be tried again."""
-        for live in list(self._live.values()):
-            reason = "handed back when its driver ended"
-            self._end(live, live.ending or Ending(outcome=Outcome.PREEMPTED, reason=reason))
+        with ExitStack() as rest:  # one that cannot be told keeps no other from it
+            for live in list(self._live.values()):
+                reason = "handed back when its driver ended"
+                ending = live.ending or Ending(outcome=Outcome.PREEMPTED, reason=reason)
+                rest.callback(self._end, live, ending)
 
 
 def _ending(live: Live, event: Finished) -> Ending:
@@ -244,7 +249,7 @@ def _ending(live: Live, event: Finished) -> Ending:
 
 def ending_of_death(death: Death) -> Ending:
     """What the death of its runner means for a trial."""
-    if death.by_kernel or "bad_alloc" in death.log:
+    if death.by_kernel or death.out_of_memory:
         reason = f"out of memory: the runner died ({death.how})"
         fault = Fault(outcome=Outcome.OOM, reason=reason, where="the whole process")
         return Ending(outcome=Outcome.OOM, reason=reason, fault=fault)

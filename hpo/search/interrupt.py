@@ -1,10 +1,10 @@
-"""Ctrl-C and SIGTERM as a flag: the driver ends between two steps, with everything told."""
+"""Ctrl-C, SIGTERM and a lost terminal as a flag: the driver then ends with everything told."""
 
 import signal
 from types import FrameType, TracebackType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupt:

@@ -3,12 +3,13 @@
 Optuna's heartbeat beats only inside `study.optimize`. A lease is taken when a trial starts,
 renewed while its runner lives, and dropped when it ends. A RUNNING trial whose lease has expired,
 whose owner is a dead process of this host, or that never got a lease, is lost: whoever claims it
-first tells so. A claim deletes or inserts one row, so that only one process wins it.
+first tells so. A claim changes or inserts one row, so that only one process wins it.
 """
 
 import os
 import socket
 import time
+import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ LEASES = Table(
     Column("trial_id", Integer, primary_key=True, autoincrement=False),
     Column("study_id", Integer, nullable=False, index=True),
     Column("worker", String(255), nullable=False),
-    Column("host", String(255), nullable=False),
+    Column("place", String(255), nullable=False),
     Column("pid", Integer, nullable=False),
     Column("process_started", BigInteger, nullable=False),
     Column("expires_at", Double, nullable=False),
@@ -63,22 +64,28 @@ class Leases:
         self._clock = clock
         self._lease_s = lease_s
         self.host = socket.gethostname()
-        self.worker = f"{self.host}:{os.getpid()}"
+        self.worker = f"{self.host}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         METADATA.create_all(self._engine)
 
     def take(self, trial_id: int) -> None:
-        """Becomes the owner of a trial that was just asked for."""
-        row = {
-            "trial_id": trial_id,
+        """Becomes the owner of a trial that was just asked for.
+
+        A lease that is there already belonged to a trial that was deleted: SQLite gives ids again.
+        """
+        with self._engine.begin() as connection:
+            connection.execute(delete(LEASES).where(LEASES.c.trial_id == trial_id))
+            connection.execute(insert(LEASES).values(trial_id=trial_id, **self._mark()))
+
+    def _mark(self) -> dict[str, Any]:
+        """What this worker writes into a lease of its own."""
+        return {
             "study_id": self._study._study_id,
             "worker": self.worker,
-            "host": self.host,
+            "place": place(),
             "pid": os.getpid(),
             "process_started": process_started(os.getpid()),
             "expires_at": self._clock() + self._lease_s,
         }
-        with self._engine.begin() as connection:
-            connection.execute(insert(LEASES).values(row))
 
     def renew(self, trial_ids: Iterable[int]) -> set[int]:
         """Extends leases; the trials that are no longer this worker's."""
@@ -92,44 +99,42 @@ class Leases:
                     lost.add(trial_id)
         return lost
 
-    def drop(self, trial_id: int) -> bool:
-        """Gives a lease up before the trial is told; False if it was no longer this worker's."""
+    def drop(self, trial_id: int) -> None:
+        """Gives a lease up, once the trial is told."""
         ours = (LEASES.c.trial_id == trial_id) & (LEASES.c.worker == self.worker)
         with self._engine.begin() as connection:
-            return connection.execute(delete(LEASES).where(ours)).rowcount == 1
+            connection.execute(delete(LEASES).where(ours))
 
     def claim_lost(self) -> list[FrozenTrial]:
-        """The RUNNING trials that nobody trains, now this worker's to tell."""
-        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        if not running:
-            return []
+        """The RUNNING trials that nobody trains, now this worker's to tell.
+
+        Leases are read before trials: a trial that ends in between is then not RUNNING any more.
+        """
         with self._engine.connect() as connection:
             found = connection.execute(
                 select(LEASES).where(LEASES.c.study_id == self._study._study_id)
             )
             rows = {row.trial_id: row for row in found}
-        lost = []
-        for trial in running:
-            row = rows.get(trial._trial_id)
-            if self._claim_leaseless(trial) if row is None else self._claim(row):
-                lost.append(trial)
-        return lost
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [trial for trial in running if self._claim(trial, rows.get(trial._trial_id))]
 
-    def _claim(self, row: Row[Any]) -> bool:
-        expired = row.expires_at < self._clock()
-        if not expired and not self._is_dead(row):
+    def _claim(self, trial: FrozenTrial, row: Row[Any] | None) -> bool:
+        if row is None:
+            return self._claim_leaseless(trial)
+        if row.expires_at >= self._clock() and not self._is_dead(row):
             return False
-        same = (LEASES.c.trial_id == row.trial_id) & (LEASES.c.worker == row.worker)
+        same = (
+            (LEASES.c.trial_id == row.trial_id)
+            & (LEASES.c.worker == row.worker)
+            & (LEASES.c.expires_at == row.expires_at)
+        )
         with self._engine.begin() as connection:
-            if connection.execute(delete(LEASES).where(same)).rowcount != 1:
-                return False
-        self.take(row.trial_id)
-        return True
+            done = connection.execute(update(LEASES).where(same).values(**self._mark()))
+            return done.rowcount == 1
 
     def _is_dead(self, row: Row[Any]) -> bool:
-        here = row.host == self.host
-        started = row.process_started
-        return bool(here and process_started(row.pid) != started)
+        """Whether its owner was a process beside this one that is gone."""
+        return bool(row.place == place() and process_started(row.pid) != row.process_started)
 
     def _claim_leaseless(self, trial: FrozenTrial) -> bool:
         """A trial whose worker died between asking and taking the lease."""
@@ -137,10 +142,16 @@ class Leases:
         if self._clock() - begun < self._lease_s:
             return False
         try:
-            self.take(trial._trial_id)
+            with self._engine.begin() as connection:
+                connection.execute(insert(LEASES).values(trial_id=trial._trial_id, **self._mark()))
         except IntegrityError:
             return False
         return True
+
+
+def place() -> str:
+    """Host and process namespace: where a process id means one process."""
+    return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
 
 
 def process_started(pid: int) -> int:

@@ -6,6 +6,7 @@ Attributes and constraint are written before a trial is told; what is told stays
 """
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -108,7 +109,10 @@ class Ledger:
 
     def report(self, asked: Asked, point: EvalPoint) -> Ending | None:
         """Reports a point; an ending if the pruner wants the trial to stop here."""
-        asked.trial.report(point.val_loss, point.samples_seen)
+        try:
+            asked.trial.report(point.val_loss, point.samples_seen)
+        except UpdateFinishedTrialError:
+            return Ending(outcome=Outcome.LOST, reason="it was ended by hand, in the dashboard")
         if not asked.trial.should_prune():
             return None
         others = [
@@ -137,19 +141,24 @@ class Ledger:
         Args:
             environment: attributes of where it was trained.
         """
-        if not self._leases.drop(asked.trial._trial_id):
+        trial_id = asked.trial._trial_id
+        if self._leases.renew([trial_id]):
             return  # somebody else has declared it lost and told it
-        consequence = CONSEQUENCES[ending.outcome]
         try:
-            attributes = self._common | (environment or {}) | _attributes(ending)
-            for key, value in attributes.items():
-                asked.trial.set_user_attr(key, value)
-            if consequence.state in FINISHED:
-                violation = _violation(ending)
-                asked.trial.set_constraint("memory", violation)
-                asked.trial.set_user_attr("constraint_memory", violation)
+            self._tell(asked, ending, environment or {})
         except UpdateFinishedTrialError:
-            return  # failed by hand, in the dashboard
+            pass  # ended by hand, in the dashboard
+        self._leases.drop(trial_id)
+
+    def _tell(self, asked: Asked, ending: Ending, environment: dict[str, Any]) -> None:
+        consequence = CONSEQUENCES[ending.outcome]
+        attributes = self._common | environment | _attributes(ending)
+        for key, value in attributes.items():
+            asked.trial.set_user_attr(key, value)
+        if consequence.state in FINISHED:
+            violation = _violation(ending)
+            asked.trial.set_constraint("memory", violation)
+            asked.trial.set_user_attr("constraint_memory", violation)
         if consequence.retry:
             self._enqueue_retry(asked, spends=consequence.spends_attempt)
         self.study.tell(
@@ -163,6 +172,9 @@ class Ledger:
         """Ends the trials that nobody trains any more; their numbers."""
         numbers = []
         for frozen in self._leases.claim_lost():
+            if self.study._storage.get_trial(frozen._trial_id).state.is_finished():
+                self._leases.drop(frozen._trial_id)
+                continue
             reason = "its worker is gone: killed, or its node is down"
             self.finish(self._asked_before(frozen), Ending(outcome=Outcome.LOST, reason=reason))
             numbers.append(frozen.number)
@@ -173,8 +185,9 @@ class Ledger:
         for frozen in self._trials():
             if frozen.state == TrialState.WAITING and "retry_of" in frozen.user_attrs:
                 storage, trial_id = self.study._storage, frozen._trial_id
-                storage.set_trial_user_attr(trial_id, "outcome", str(Outcome.OVER_BUDGET))
-                storage.set_trial_state_values(trial_id, state=TrialState.FAIL)
+                with suppress(UpdateFinishedTrialError):  # another driver closes it too
+                    storage.set_trial_user_attr(trial_id, "outcome", str(Outcome.OVER_BUDGET))
+                    storage.set_trial_state_values(trial_id, state=TrialState.FAIL)
 
     def _asked_before(self, frozen: FrozenTrial) -> Asked:
         trial = optuna.Trial(self.study, frozen._trial_id)

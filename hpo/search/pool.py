@@ -2,7 +2,7 @@
 
 import selectors
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from hpo.errors import HpoError
@@ -22,8 +22,8 @@ class Slot:
     process: RunnerProcess
     facts: BaseFacts | None = None
     trial: int | None = None
-    killed: bool = field(default=False)
-    """Whether this driver killed the runner."""
+    setup_deaths: int = 0
+    """Runners in a row that died here before they were ready."""
 
     @property
     def idle(self) -> bool:
@@ -41,7 +41,6 @@ class Pool:
         self._placement = placement
         self._runs_dir = runs_dir
         self._selector = selectors.DefaultSelector()
-        self._setup_deaths = 0
         self.zero_shot_known = zero_shot_known
         self.slots: list[Slot] = []
 
@@ -64,7 +63,6 @@ class Pool:
 
     def kill(self, slot: Slot) -> None:
         """Kills the slot's runner; its death shows up in `poll`."""
-        slot.killed = True
         slot.process.kill()
 
     def poll(self, timeout_s: float) -> list[tuple[Slot, Event | Death]]:
@@ -95,7 +93,7 @@ class Pool:
         self._selector.unregister(slot.process)
         slot.process.kill()
         slot.process.close()
-        slot.facts, slot.trial, slot.killed = None, None, False
+        slot.facts, slot.trial = None, None
         slot.process = self._spawn(slot.index)
         self._selector.register(slot.process, selectors.EVENT_READ, slot)
 
@@ -120,8 +118,8 @@ class Pool:
         process.send(
             Setup(
                 study=self._study,
-                threads=self._placement.threads,
                 memory_limit_bytes=self._placement.memory_limit_bytes,
+                gpu=self._placement.gpus[index] is not None,
                 zero_shot=index == 0 and not self.zero_shot_known,
             )
         )
@@ -130,15 +128,15 @@ class Pool:
     def _note(self, slot: Slot, event: Event) -> None:
         if isinstance(event, Ready):
             slot.facts = event.facts
-            self._setup_deaths = 0
+            slot.setup_deaths = 0
         elif isinstance(event, SetupFailed):
             raise HpoError(event.message)
 
     def _bury(self, slot: Slot) -> Death:
         death = slot.process.death()
         if slot.facts is None:
-            self._setup_deaths += 1
-            if self._setup_deaths >= SETUP_DEATHS:
+            slot.setup_deaths += 1
+            if slot.setup_deaths >= SETUP_DEATHS:
                 raise HpoError(
                     f"runner {slot.index} died {SETUP_DEATHS} times while it loaded the base "
                     f"({death.how}); see {self._runs_dir}/runner-{slot.index}.log"

@@ -4,16 +4,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from hpo.machine import kernel_kills
-from hpo.protocol import Command, Event, read_event, to_line
+from hpo.protocol import OUT_OF_MEMORY, Command, Event, read_event, to_line
 
 MODULE = "hpo.training.runner"
 CHUNK = 1 << 16
-SHOWN_LOG_LINES = 3
+KEPT_LOG_LINES = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +24,9 @@ class Death:
     by_kernel: bool
     """Whether the kernel killed it for memory."""
     by_signal: bool
-    """Whether something outside killed it (SIGKILL, SIGTERM), as opposed to a crash."""
+    """Whether something outside killed it, as opposed to a crash."""
+    out_of_memory: bool
+    """Whether it says so itself, by its exit status or its last words."""
     log: str
     """The last lines that it wrote."""
 
@@ -38,8 +39,8 @@ class RunnerProcess:
         self._log = log
         self._kernel_kills = kernel_kills()
         self._buffer = b""
-        self.last_heard = time.monotonic()
         log.parent.mkdir(parents=True, exist_ok=True)
+        self._log_start = log.stat().st_size if log.exists() else 0
         with log.open("ab") as log_file:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", MODULE],
@@ -84,8 +85,6 @@ class RunnerProcess:
                 break
             self._buffer += chunk
         *lines, self._buffer = self._buffer.split(b"\n")
-        if lines:
-            self.last_heard = time.monotonic()
         return [read_event(line) for line in lines], alive
 
     def death(self) -> Death:
@@ -97,11 +96,13 @@ class RunnerProcess:
             code = self._process.wait()
         name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         by_kernel = code == -signal.SIGKILL and kernel_kills() > self._kernel_kills
+        log = self._last_words()
         return Death(
             how=f"{name}, by the kernel, for memory" if by_kernel else name,
             by_kernel=by_kernel,
             by_signal=code in (-signal.SIGKILL, -signal.SIGTERM),
-            log=self._last_words(),
+            out_of_memory=code == OUT_OF_MEMORY or "bad_alloc" in log,
+            log=log,
         )
 
     def kill(self) -> None:
@@ -123,8 +124,10 @@ class RunnerProcess:
         self._process.stdout.close()
 
     def _last_words(self) -> str:
-        lines = self._log.read_text(errors="replace").splitlines()
-        return "\n".join(line for line in lines[-SHOWN_LOG_LINES:] if line.strip())
+        with self._log.open("rb") as log:
+            log.seek(self._log_start)
+            lines = log.read().decode(errors="replace").splitlines()
+        return "\n".join(line for line in lines[-KEPT_LOG_LINES:] if line.strip())
 
 
 def _environment(gpu: str | None) -> dict[str, str]:
@@ -134,6 +137,8 @@ def _environment(gpu: str | None) -> dict[str, str]:
         "TRANSFORMERS_VERBOSITY": "error",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        "OMP_NUM_THREADS": "1",
+        "MALLOC_ARENA_MAX": "1",  # arenas would eat the address space that a limit leaves
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "CUDA_VISIBLE_DEVICES": gpu or "",
     }

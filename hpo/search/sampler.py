@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
-
-SEED_STRIDE = 1_000_003  # trials of one study seed never meet those of the next
 
 
 class GatedTPESampler(BaseSampler):
@@ -46,7 +45,7 @@ class GatedTPESampler(BaseSampler):
             n_startup_trials=0,
             multivariate=True,
             constant_liar=True,
-            seed=self._seed * SEED_STRIDE + trial.number,
+            seed=_seed(self._seed, trial.number),
         )
         return tpe.sample_relative(study, trial, search_space)
 
@@ -59,8 +58,8 @@ class GatedTPESampler(BaseSampler):
     ) -> Any:
         """One parameter at random: during start-up, and where a known configuration leaves one."""
         if self._independent is None or self._independent[0] != trial.number:
-            seed = self._seed * SEED_STRIDE + trial.number
-            self._independent = trial.number, RandomSampler(seed=seed)
+            sampler = RandomSampler(seed=_seed(self._seed, trial.number))
+            self._independent = trial.number, sampler
         return self._independent[1].sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(
@@ -71,6 +70,11 @@ class GatedTPESampler(BaseSampler):
         values: Sequence[float] | None,
     ) -> None:
         """Nothing: constraints are set by the ledger."""
+
+
+def _seed(study_seed: int, number: int) -> int:
+    """32 bits for one trial of one study seed."""
+    return int(np.random.SeedSequence([study_seed, number]).generate_state(1)[0])
 
 
 def median_pruner(

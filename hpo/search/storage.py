@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from hpo.errors import StorageError
 
 DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
 EXTRAS = {"postgresql": "postgres", "mysql": "mysql", "mariadb": "mysql"}
+SECRET = re.compile("pass|secret|token", re.IGNORECASE)
 LOCK_TIMEOUT_S = 120
 BUSY_TIMEOUT_S = 60
 
@@ -29,16 +31,18 @@ def parse_url(given: str) -> URL:
     """
     try:
         url = make_url(given)
-    except sqlalchemy.exc.ArgumentError as error:
+    except (sqlalchemy.exc.ArgumentError, ValueError):
         raise StorageError(
             "--storage is not a database URL; write sqlite:///hpo.db or "
             "postgresql://user@host/database"
-        ) from error
+        ) from None  # its text may hold a password
     backend = url.get_backend_name()
     if backend not in ("sqlite", *DRIVERS):
         raise StorageError(
             f"--storage {redacted(url)}: {backend} is not supported; use sqlite, postgresql, mysql"
         )
+    if backend == "sqlite" and not url.database:
+        raise StorageError("--storage sqlite://: in memory nothing lasts; write sqlite:///hpo.db")
     if backend in DRIVERS and "+" not in url.drivername:
         url = url.set(drivername=f"{backend}+{DRIVERS[backend]}")
     return url
@@ -46,7 +50,8 @@ def parse_url(given: str) -> URL:
 
 def redacted(url: URL) -> str:
     """The URL with its password hidden."""
-    return url.render_as_string(hide_password=True)
+    hidden = {key: "***" for key in url.query if SECRET.search(key)}
+    return url.update_query_dict(hidden).render_as_string(hide_password=True)
 
 
 def connect(url: URL) -> RDBStorage:
@@ -72,6 +77,22 @@ def connect(url: URL) -> RDBStorage:
         with storage.engine.connect() as connection:
             connection.execute(text("PRAGMA journal_mode=WAL"))
     return storage
+
+
+@contextmanager
+def translated(url: URL) -> Iterator[None]:
+    """Turns what the database raises in mid-run into a StorageError."""
+    try:
+        yield
+    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        raise StorageError(_why(url, error)) from error
+    except KeyError as error:
+        if "Record does not exist" not in str(error):
+            raise
+        raise StorageError(
+            f"database {redacted(url)}: the study was deleted while it ran; "
+            "the same command begins it anew"
+        ) from error
 
 
 def _why(url: URL, error: Exception) -> str:

@@ -48,13 +48,19 @@ def open_study(
             pruner=median_pruner(
                 startup_trials=spec.pruner.startup_trials,
                 min_trials=spec.pruner.min_trials,
-                warmup_steps=samples * spec.pruner.warmup_evals // spec.trial.evals + 1,
+                warmup_steps=_after_warmup(spec, samples),
             ),
         )
         _hold_fingerprint(study, spec, prints, redacted(url))
         _enqueue_known(study, spec)
         leases = Leases(storage, study)
     return study, leases
+
+
+def _after_warmup(spec: StudySpec, samples: int) -> int:
+    """The first number of samples seen at which a trial may be pruned."""
+    warmup = spec.trial.eval_grid(samples)[: spec.pruner.warmup_evals]
+    return warmup[-1] + 1 if warmup else 0
 
 
 def _hold_fingerprint(

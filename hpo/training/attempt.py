@@ -1,8 +1,12 @@
 """One trial from order to result: trains, and turns whatever goes wrong into a fault."""
 
+import shutil
 import time
 import traceback
 from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
 
 from hpo.errors import DataError
 from hpo.protocol import Finished
@@ -15,17 +19,19 @@ from hpo.training.memory import is_out_of_memory, requested_bytes
 
 def attempt(bench: Bench, order: TrialOrder, listener: Listener) -> Finished:
     """Trains one trial; the base is as before when it returns, whatever happened."""
-    bench.gauge.reset_peak()
     run: Run | None = None
-    fault, completed = None, False
+    fault, completed, cuda_is_broken = None, False, False
     began = time.monotonic()
+    shutil.rmtree(order.folder, ignore_errors=True)  # of an earlier study of this name
     try:
+        bench.gauge.reset_peak()
         run = Run(bench=bench, order=order, adapter=new_adapter(bench, order))
         bench.base.attach(run.adapter)
         completed = train(run, listener)
         _keep_best(run)
     except Exception as error:  # whatever it is, the driver must hear of it
         fault = classify(bench, run, error)
+        cuda_is_broken = isinstance(error, torch.AcceleratorError)
         error.__traceback__ = None  # its frames hold the tensors of the failed step
     finally:
         bench.base.attach(None)
@@ -36,7 +42,7 @@ def attempt(bench: Bench, order: TrialOrder, listener: Listener) -> Finished:
         stats=stats,
         stopped=fault is None and not completed,
         fault=fault,
-        clean=bench.gauge.is_clean(),
+        clean=not cuda_is_broken and bench.gauge.is_clean(bench.task.held_bytes),
     )
 
 
@@ -52,6 +58,9 @@ def classify(bench: Bench, run: Run | None, error: Exception) -> Fault:
         return _out_of_memory(bench, step, phase, error)
     if isinstance(error, DataError):
         return Fault(outcome=Outcome.DATA_ERROR, reason=str(error), step=step)
+    if isinstance(error, OSError | SafetensorError):
+        reason = f"input or output failed at step {step}: {error}"
+        return Fault(outcome=Outcome.DATA_ERROR, reason=reason, step=step)
     text = "".join(traceback.format_exception(error))
     reason = (
         f"{type(error).__name__} at step {step}: {str(error).splitlines()[0] if str(error) else ''}"

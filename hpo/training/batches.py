@@ -1,4 +1,4 @@
-"""The order of a trial's batches, and its eval grid."""
+"""The order of a trial's batches."""
 
 from collections.abc import Iterator, Sequence
 
@@ -27,9 +27,3 @@ def train_batches(
 def steps_per_epoch(rows: int, batch_size: int) -> int:
     """Batches of an epoch."""
     return -(-rows // batch_size)
-
-
-def eval_grid(samples: int, evals: int) -> list[int]:
-    """The grid points k/n of `samples`, in samples seen; ascending, all different."""
-    points = {round(samples * k / evals) for k in range(1, evals + 1)}
-    return sorted(point for point in points if point > 0)

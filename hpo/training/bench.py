@@ -13,15 +13,16 @@ import hpo
 from hpo.data import read_examples
 from hpo.errors import HpoError, MissingError
 from hpo.protocol import BaseFacts, Setup
-from hpo.specs import ModelSpec
+from hpo.specs import ModelSpec, TrialConfig, TrialOrder
 from hpo.training.evaluate import val_loss
 from hpo.training.finite import NonFiniteError
-from hpo.training.loop import Bench
+from hpo.training.loop import Bench, new_adapter
 from hpo.training.lora import LoraBase
 from hpo.training.memory import MemoryGauge
 from hpo.training.tasks import Task, load_task
 
 BASE_DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "float16": torch.float16}
+CACHE_BYTES = 512 << 20  # of preprocessed images; an eighth of a memory limit
 ADAPTER_DTYPES = {"float32": torch.float32, "bf16": torch.float32, "float16": torch.float16}
 
 
@@ -34,7 +35,7 @@ def seed_everything(seed: int) -> None:
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # slow
 
 
-def pick_device(model: ModelSpec) -> torch.device:
+def pick_device(model: ModelSpec, *, gpu: bool) -> torch.device:
     """The device of a study on this machine.
 
     Raises:
@@ -42,6 +43,11 @@ def pick_device(model: ModelSpec) -> torch.device:
     """
     if model.device == "cuda" and not torch.cuda.is_available():
         raise MissingError("model.device = cuda: this machine shows no GPU; use cpu or auto")
+    if gpu and not torch.cuda.is_available():
+        raise MissingError(
+            "nvidia-smi lists a GPU, but torch cannot use it: install a torch with CUDA that suits "
+            "the driver, or use --set model.device=cpu"
+        )
     use_gpu = torch.cuda.is_available() and model.device != "cpu"
     return torch.device("cuda", 0) if use_gpu else torch.device("cpu")
 
@@ -53,12 +59,17 @@ def set_up(setup: Setup) -> tuple[Bench, BaseFacts]:
         HpoError: what is missing or broken.
     """
     study = setup.study
-    torch.set_num_threads(setup.threads)
+    torch.set_num_threads(1)  # two threads on a busy core wait for each other at every step
     seed_everything(study.search.seed)
-    device = pick_device(study.model)
+    device = pick_device(study.model, gpu=setup.gpu)
     gauge = MemoryGauge(device, setup.memory_limit_bytes)
     examples = read_examples(study.data)
-    task = load_task(study, device=device, dtype=BASE_DTYPES[study.model.precision])
+    task = load_task(
+        study,
+        device=device,
+        dtype=BASE_DTYPES[study.model.precision],
+        cache_bytes=min(CACHE_BYTES, (setup.memory_limit_bytes or CACHE_BYTES * 8) // 8),
+    )
     base_parameters = sum(p.numel() for p in task.model.parameters())
     base = LoraBase(task.model, task.target_pattern)
     bench = Bench(
@@ -73,6 +84,7 @@ def set_up(setup: Setup) -> tuple[Bench, BaseFacts]:
     )
     checks = verify(task, base)
     zero_shot = _zero_shot(bench) if setup.zero_shot else None
+    warm_up(bench)
     gauge.mark_baseline()
     facts = BaseFacts(
         device=device_name(device),
@@ -97,6 +109,34 @@ def verify(task: Task, base: LoraBase) -> list[str]:
         raise HpoError("the base is not frozen: a parameter of it requires a gradient")
     adapted = f"{2 * len(base.names)} LoRA tensors, all in the {task.target_scope}, base frozen"
     return [adapted, *task.verify()]
+
+
+def warm_up(bench: Bench) -> None:
+    """One step that is thrown away: what libraries keep for ever belongs to the baseline.
+
+    Raises:
+        HpoError: the adapter gets no gradient, or the base does.
+    """
+    order = TrialOrder(
+        number=0,
+        seed_number=0,
+        folder="",
+        config=TrialConfig(learning_rate=1.0, lora_r=1, lora_alpha=1.0, batch_size=1),
+    )
+    adapter = new_adapter(bench, order)
+    bench.base.attach(adapter)
+    row = min(bench.train, key=lambda row: row.length)
+    try:
+        losses, _ = bench.task.token_losses(bench.task.collate([row]))
+        torch.autograd.backward(losses.sum())
+    except NonFiniteError:
+        return  # trials will say so, each with step and place
+    finally:
+        bench.base.attach(None)
+    if adapter.flat.grad is None or not bool(adapter.flat.grad.any()):
+        raise HpoError("the adapter gets no gradient: nothing would be trained")
+    if any(p.grad is not None for p in bench.task.model.parameters()):
+        raise HpoError("the base gets a gradient: it would not stay frozen")
 
 
 def _zero_shot(bench: Bench) -> float | None:

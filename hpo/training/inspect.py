@@ -6,7 +6,8 @@ import torch
 
 from hpo.protocol import Cost
 from hpo.specs import TrialConfig, TrialOrder
-from hpo.training.batches import eval_grid, train_batches
+from hpo.training.attempt import classify
+from hpo.training.batches import train_batches
 from hpo.training.loop import Bench, Run, new_adapter
 
 
@@ -16,14 +17,16 @@ def cost(bench: Bench, config: TrialConfig) -> Cost:
     run = Run(bench=bench, order=order, adapter=new_adapter(bench, order))
     bench.gauge.reset_peak()
     bench.base.attach(run.adapter)
+    step_s, problem = 0.0, None
     try:
         for _ in range(2):  # the first pass warms up
             step_s = _timed_step(run)
-        peak = bench.gauge.peak_bytes()
+    except Exception as error:  # whatever it is, the other configurations are still of interest
+        problem = classify(bench, run, error).reason
     finally:
         bench.base.attach(None)
     spec = bench.study.trial
-    evals = len(eval_grid(run.samples, spec.evals))
+    evals = len(spec.eval_grid(run.samples))
     eval_steps = -(-len(bench.val) // spec.eval_batch_size) * evals
     scale = spec.eval_batch_size / config.batch_size / 3  # a forward is a third of a step
     return Cost(
@@ -32,7 +35,8 @@ def cost(bench: Bench, config: TrialConfig) -> Cost:
         steps=run.steps,
         samples=run.samples,
         seconds=round(step_s * (run.steps + eval_steps * scale), 1),
-        peak_memory_bytes=peak,
+        peak_memory_bytes=bench.gauge.peak_bytes(),
+        problem=problem,
     )
 
 

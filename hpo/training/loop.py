@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hpo.specs import EvalPoint, StudySpec, TrialOrder
-from hpo.training.batches import eval_grid, steps_per_epoch, train_batches
+from hpo.training.batches import steps_per_epoch, train_batches
 from hpo.training.curve import CurveFile
 from hpo.training.evaluate import val_loss
 from hpo.training.finite import check_finite
@@ -98,7 +98,7 @@ def train(run: Run, listener: Listener) -> bool:
     """
     spec, config = run.bench.study.trial, run.order.config
     optimizer = torch.optim.AdamW([run.adapter.flat], lr=0.0, weight_decay=spec.weight_decay)
-    grid = eval_grid(run.samples, spec.evals)
+    grid = spec.eval_grid(run.samples)
     warmup = round(spec.warmup_share * run.steps)
     batches = train_batches(
         run.bench.train,

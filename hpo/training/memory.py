@@ -10,15 +10,24 @@ import ctypes
 import gc
 import re
 import resource
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 PAGE = resource.getpagesize()
-CPU_FAILURES = ("can't allocate memory", "not enough memory", "bad allocation", "std::bad_alloc")
-PRIMITIVE = "could not create a primitive"  # oneDNN's words for a failed allocation
+FAILURES = (
+    "can't allocate memory",
+    "not enough memory",
+    "bad allocation",
+    "std::bad_alloc",
+    "could not create a primitive",  # oneDNN's words for a failed allocation
+    "out of memory",  # CUDA's runtime and driver
+    "STATUS_ALLOC_FAILED",  # cuBLAS and cuDNN
+)
 REQUEST = re.compile(r"tried to allocate ([\d.]+) ?(bytes|B|KiB|MiB|GiB)?", re.IGNORECASE)
 UNITS = {"": 1, "bytes": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+UNLIMITED_BYTES = 8 << 30  # stands for the capacity where there is no limit
 TOLERANCE = 0.1  # of the capacity that may be held beyond the baseline by a clean process
 
 
@@ -52,7 +61,8 @@ class MemoryGauge:
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         else:
-            Path("/proc/self/clear_refs").write_text("5")
+            with suppress(OSError):  # read-only in some containers: the peak is then the process's
+                Path("/proc/self/clear_refs").write_text("5")
 
     def peak_bytes(self) -> int:
         """The peak since `reset_peak`."""
@@ -60,10 +70,15 @@ class MemoryGauge:
             return torch.cuda.max_memory_allocated(self._device)
         return max(0, _status("VmHWM") - self._origin_bytes)
 
-    def is_clean(self) -> bool:
-        """Whether memory is back at the baseline, give or take a tenth of the capacity."""
+    def is_clean(self, kept_on_host_bytes: int) -> bool:
+        """Whether memory is back at the baseline, give or take a tenth of the capacity.
+
+        Args:
+            kept_on_host_bytes: what a cache keeps on purpose.
+        """
         release(self._device)
-        allowed = TOLERANCE * (self.capacity_bytes or 8 << 30)
+        kept = 0 if self._device.type == "cuda" else kept_on_host_bytes
+        allowed = TOLERANCE * (self.capacity_bytes or UNLIMITED_BYTES) + kept
         return self._held_bytes() <= self._baseline_bytes + allowed
 
     def _held_bytes(self) -> int:
@@ -76,9 +91,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception is an allocation failure of CUDA, the CPU allocator or Python."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    text = str(error)
-    known = any(words in text for words in CPU_FAILURES) or PRIMITIVE in text
-    return isinstance(error, RuntimeError) and known
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in FAILURES)
 
 
 def requested_bytes(error: BaseException) -> int:

@@ -6,16 +6,14 @@ from torch import Tensor
 
 from hpo.data import Example
 
-LIMIT_BYTES = 512 << 20
-
 
 class PixelCache:
     """Pixels (3, H, W) by example name; once full, further images are read every time."""
 
-    def __init__(self, image_processor: Any, limit_bytes: int = LIMIT_BYTES) -> None:
+    def __init__(self, image_processor: Any, limit_bytes: int) -> None:
         self._process = image_processor
         self._limit_bytes = limit_bytes
-        self._held_bytes = 0
+        self.held_bytes = 0
         self._pixels: dict[str, Tensor] = {}
 
     def get(self, example: Example) -> Tensor:
@@ -23,9 +21,9 @@ class PixelCache:
         pixels = self._pixels.get(example.name)
         if pixels is None:
             pixels = self._read(example)
-            if self._held_bytes + pixels.nbytes <= self._limit_bytes:
+            if self.held_bytes + pixels.nbytes <= self._limit_bytes:
                 self._pixels[example.name] = pixels
-                self._held_bytes += pixels.nbytes
+                self.held_bytes += pixels.nbytes
         return pixels
 
     def _read(self, example: Example) -> Tensor:

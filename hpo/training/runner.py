@@ -15,6 +15,8 @@ from typing import BinaryIO
 
 from hpo.errors import HpoError
 from hpo.protocol import (
+    CRASHED,
+    OUT_OF_MEMORY,
     Command,
     Evaluated,
     Finished,
@@ -38,7 +40,7 @@ from hpo.training.loop import Bench, Listener
 from hpo.training.memory import is_out_of_memory
 
 PROGRESS_EVERY_S = 0.5
-DRIVER_GONE = 3  # exit status
+DRIVER_GONE = 3
 
 
 class Line:
@@ -51,13 +53,15 @@ class Line:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
-        for text in self._incoming:
-            command = read_command(text)
-            if isinstance(command, Stop):
-                self._stopped.add(command.number)
-            else:
-                self._commands.put(command)
-        os._exit(DRIVER_GONE)  # end of file: nobody is left to train for
+        try:
+            for text in self._incoming:
+                command = read_command(text)
+                if isinstance(command, Stop):
+                    self._stopped.add(command.number)
+                else:
+                    self._commands.put(command)
+        finally:
+            os._exit(DRIVER_GONE)  # end of file: nobody is left to train for
 
     def next(self) -> Command:
         """Waits for a command; Stop never shows up here."""
@@ -143,10 +147,18 @@ def _setup_message(error: Exception) -> str:
 
 def main() -> None:
     """Takes the pipes, keeping whatever libraries print out of them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    for number in (signal.SIGINT, signal.SIGTERM):  # a scheduler signals the whole job
+        signal.signal(number, signal.SIG_IGN)  # the driver handles them, and then ends this
     outgoing = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    serve(Line(sys.stdin.buffer, outgoing))
+    status = 0
+    try:
+        serve(Line(sys.stdin.buffer, outgoing))
+    except BaseException as error:
+        traceback.print_exc()
+        status = OUT_OF_MEMORY if is_out_of_memory(error) else CRASHED
+    sys.stderr.flush()
+    os._exit(status)  # the listening thread holds standard input: a plain exit would abort
 
 
 if __name__ == "__main__":

@@ -29,6 +29,10 @@ class Task(Protocol):
     target_scope: str
     """Name of the only part that may hold them."""
 
+    @property
+    def held_bytes(self) -> int:
+        """Host memory that it keeps for later trials; may grow while it trains."""
+
     def encode(self, examples: Sequence[Example]) -> list[Row]:
         """Token ids of the examples; images stay unread."""
 
@@ -45,10 +49,14 @@ class Task(Protocol):
         """Holds what could silently be wrong; says what held. Raises HpoError."""
 
 
-def load_task(study: StudySpec, *, device: torch.device, dtype: torch.dtype) -> Task:
-    """Loads the base of a study by its task's module."""
+def load_task(
+    study: StudySpec, *, device: torch.device, dtype: torch.dtype, cache_bytes: int
+) -> Task:
+    """Loads the base of a study by its task's module; it keeps at most `cache_bytes`."""
     module = importlib.import_module(f"hpo.training.tasks.{study.task}")
-    task: Task = module.load(study.model, study.data, device=device, dtype=dtype)
+    task: Task = module.load(
+        study.model, study.data, device=device, dtype=dtype, cache_bytes=cache_bytes
+    )
     return task
 
 

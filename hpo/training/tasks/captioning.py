@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
 
 from hpo.data import Example
-from hpo.errors import MissingError
+from hpo.errors import DataError, MissingError
 from hpo.specs import DataSpec, ModelSpec
 from hpo.training.finite import check_finite
 from hpo.training.pixels import PixelCache
@@ -51,14 +51,19 @@ class Captioning:
     target_pattern = QFORMER
     target_scope = "qformer"
 
-    def __init__(self, model: Any, processor: Any, data: DataSpec) -> None:
+    def __init__(self, model: Any, processor: Any, data: DataSpec, cache_bytes: int) -> None:
         self.model: nn.Module = model.eval().requires_grad_(False)
         self._stock = model
         self._processor = processor
         self._max_length = data.max_length
         self._seq2seq = not model.config.use_decoder_only_language_model
         self._queries = int(model.config.num_query_tokens)
-        self._pixels = PixelCache(processor.image_processor)
+        self._pixels = PixelCache(processor.image_processor, cache_bytes)
+
+    @property
+    def held_bytes(self) -> int:
+        """Pixels that are kept for later trials."""
+        return self._pixels.held_bytes
 
     def encode(self, examples: Sequence[Example]) -> list[Row]:
         """Token ids of the examples, captions cut at `data.max_length` tokens."""
@@ -66,13 +71,20 @@ class Captioning:
 
     def _row(self, example: Example) -> CaptionRow:
         tokenizer = self._processor.tokenizer
+        qformer_prompt = self._processor.qformer_tokenizer(example.prompt).input_ids
+        longest = self._stock.config.qformer_config.max_position_embeddings
+        if "<image>" in example.prompt or len(qformer_prompt) > longest:
+            raise DataError(
+                f"{example.name}: its instruction has {len(qformer_prompt)} tokens; it may have "
+                f"{longest}, and no <image> in it; change text_input"
+            )
         image = [self._stock.config.image_token_id] * self._queries
         target = tokenizer(example.target, add_special_tokens=False).input_ids
         target = target[: self._max_length - 1]
         return CaptionRow(
             example=example,
             prompt=image + tokenizer(example.prompt).input_ids,
-            qformer_prompt=self._processor.qformer_tokenizer(example.prompt).input_ids,
+            qformer_prompt=qformer_prompt,
             target=[*target, tokenizer.eos_token_id],
         )
 
@@ -171,7 +183,7 @@ class Captioning:
 
 
 def load(
-    model: ModelSpec, data: DataSpec, *, device: torch.device, dtype: torch.dtype
+    model: ModelSpec, data: DataSpec, *, device: torch.device, dtype: torch.dtype, cache_bytes: int
 ) -> Captioning:
     """Loads base and processor from this machine.
 
@@ -181,12 +193,22 @@ def load(
     folder = find_weights(model.name, model.revision)
     try:
         processor = InstructBlipProcessor.from_pretrained(folder, local_files_only=True)
-        stock = InstructBlipForConditionalGeneration.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, use_safetensors=True
+        stock, info = InstructBlipForConditionalGeneration.from_pretrained(
+            folder,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
         )
     except (OSError, ValueError, KeyError) as error:
         raise MissingError(
             f"model {model.name}: {folder} is not a complete InstructBLIP with its processor "
             f"({str(error).splitlines()[0]}); download all of it, or give another by --model DIR"
         ) from error
-    return Captioning(stock.to(device), processor, data)
+    missing = sorted(info["missing_keys"])
+    require(
+        not missing,
+        f"model {model.name}: {folder} lacks {len(missing)} tensors of an InstructBLIP, such as "
+        f"{missing[:1]}; download all of it, or give another by --model DIR",
+    )
+    return Captioning(stock.to(device), processor, data, cache_bytes)

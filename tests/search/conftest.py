@@ -1,0 +1,56 @@
+"""Studies, ledgers and workers for the tests of the Optuna side."""
+
+import time
+
+import pytest
+
+from hpo.search.fingerprint import fingerprint
+from hpo.search.ledger import Ledger
+from hpo.search.study import open_study
+
+SAMPLES = 32  # that a trial of the small study sees
+
+
+class Clock:
+    """A clock that stands still until it is set forward."""
+
+    def __init__(self):
+        self.now = time.time()
+        self.when_read = []
+
+    def __call__(self):
+        """The time; first comes what is to be done at this reading, if anything."""
+        todo = self.when_read.pop(0) if self.when_read else None
+        if todo is not None:
+            todo()
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    """A clock that stands still until it is set forward."""
+    return Clock()
+
+
+@pytest.fixture
+def spec(mini_study):
+    """A small study of six trials without known configurations."""
+    search = mini_study.search.model_copy(update={"trials": 6, "startup_trials": 2})
+    return mini_study.model_copy(update={"search": search, "known": ()})
+
+
+@pytest.fixture
+def worker(clock):
+    """Opens a study as a worker of that name; all share one clock."""
+    opened = []
+
+    def open_ledger(spec, url, name="here:1"):
+        prints = fingerprint(spec, data_digest="d", weights_digest="w")
+        study, leases = open_study(spec, url, prints, samples=SAMPLES)
+        leases.worker, leases._clock = name, clock
+        opened.append(leases._engine)
+        return Ledger(study, spec, leases)
+
+    yield open_ledger
+    for engine in opened:
+        engine.dispose()

@@ -1,0 +1,56 @@
+"""The breaker trips on failures in a row."""
+
+import pytest
+
+from hpo.search.breaker import LIMIT, Breaker
+from hpo.specs import Outcome
+
+FAILURES = (Outcome.CRASHED, Outcome.DATA_ERROR, Outcome.LOST)
+FINISHED = (Outcome.COMPLETE, Outcome.PRUNED, Outcome.OOM, Outcome.NAN, Outcome.TIMEOUT)
+NEITHER = (Outcome.PREEMPTED, Outcome.OVER_BUDGET)
+
+
+def noted(*outcomes):
+    breaker = Breaker()
+    for index, outcome in enumerate(outcomes):
+        breaker.note(outcome, f"reason {index}")
+    return breaker
+
+
+def test_every_outcome_is_tried_here():
+    assert set(FAILURES + FINISHED + NEITHER) == set(Outcome)
+
+
+@pytest.mark.parametrize("outcome", FAILURES)
+def test_failures_in_a_row_trip_it(outcome):
+    assert not noted(*[outcome] * (LIMIT - 1)).tripped
+    assert noted(*[outcome] * LIMIT).tripped
+
+
+def test_failures_of_several_kinds_count_together():
+    assert noted(*(FAILURES * LIMIT)[:LIMIT]).tripped
+
+
+@pytest.mark.parametrize("outcome", FINISHED)
+def test_a_finished_trial_starts_the_count_anew(outcome):
+    failures = [Outcome.CRASHED] * (LIMIT - 1)
+    assert not noted(*failures, outcome, *failures).tripped
+
+
+@pytest.mark.parametrize("outcome", NEITHER)
+def test_what_is_nobodys_fault_changes_nothing(outcome):
+    failures = [Outcome.CRASHED] * (LIMIT - 1)
+    assert not noted(*[outcome] * (2 * LIMIT)).tripped
+    assert noted(*failures, outcome, Outcome.CRASHED).tripped
+
+
+def test_the_reason_names_the_last_failure():
+    breaker = noted(*[Outcome.CRASHED] * LIMIT)
+    assert f"{LIMIT} trials failed in a row" in breaker.reason
+    assert "crashed" in breaker.reason
+    assert f"reason {LIMIT - 1}" in breaker.reason
+
+
+def test_a_new_breaker_has_not_tripped():
+    assert not Breaker().tripped
+    assert Breaker().reason == ""

@@ -1,0 +1,282 @@
+"""Databases: their URLs, their passwords, and what can be wrong with them."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+from optuna.trial import TrialState
+from sqlalchemy import text
+
+from hpo.entry import Request, _command
+from hpo.errors import FingerprintError, HpoError, StorageError
+from hpo.search.storage import connect, exclusive, parse_url, redacted
+from hpo.specs import ConstantParam
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SECRET = "s3cret!word"
+NOBODY = "127.0.0.1:1"  # a port where no server listens
+
+
+@pytest.mark.parametrize(
+    ("given", "driver"),
+    [
+        ("sqlite:///hpo.db", "sqlite"),
+        ("postgresql://me@host/hpo", "postgresql+psycopg"),
+        ("postgresql+psycopg2://me@host/hpo", "postgresql+psycopg2"),
+        ("mysql://me@host/hpo", "mysql+pymysql"),
+        ("mariadb://me@host/hpo", "mariadb+pymysql"),
+    ],
+)
+def test_urls_get_the_driver_that_the_extras_install(given, driver):
+    assert parse_url(given).drivername == driver
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("hpo.db", ("--storage", "sqlite:///hpo.db")),
+        ("", ("--storage", "sqlite:///hpo.db")),
+        ("oracle://me@host/hpo", ("oracle", "not supported", "sqlite, postgresql, mysql")),
+        (f"redis://me:{SECRET}@host/0", ("redis", "not supported")),
+        (f"me:{SECRET}@host", ("--storage",)),
+    ],
+)
+def test_what_is_no_database_url_is_refused(given, words):
+    with pytest.raises(StorageError) as caught:
+        parse_url(given)
+    for word in words:
+        assert word in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "postgresql://me:s3cret%21word@host/hpo",
+        "mysql://me:s3cret!word@host/hpo?charset=utf8mb4",
+        "postgresql://me@host/hpo?password=s3cret%21word",
+    ],
+)
+def test_a_password_is_never_shown(given):
+    shown = redacted(parse_url(given))
+    assert "s3cret" not in shown
+    assert "me" in shown and "host/hpo" in shown
+
+
+def typed(storage):
+    request = Request(
+        study="rsicap",
+        scale="auto",
+        name=None,
+        storage=storage,
+        trials=None,
+        timeout=None,
+        runners="auto",
+        data=None,
+        model=None,
+        seed=None,
+        memory_limit=None,
+        assignments=(),
+        runs_dir=Path("runs"),
+        dry_run=False,
+        as_json=False,
+        words=("python", "-m", "hpo.run", "--study", "rsicap", "--storage", storage),
+    )
+    return _command(request, parse_url(storage)).words
+
+
+@pytest.mark.parametrize(
+    "storage",
+    [
+        "postgresql://me:s3cret!word@host/hpo",
+        "postgresql://me:s3cret%21word@host/hpo",
+        "postgresql://me@host/hpo?password=s3cret%21word",
+    ],
+)
+def test_the_command_to_type_again_holds_no_password(storage):
+    assert "s3cret" not in " ".join(typed(storage))
+
+
+def test_hiding_a_password_changes_no_other_word():
+    words = typed("postgresql://hpo:hpo@db/hpo")
+    assert words[:-1] == ("python", "-m", "hpo.run", "--study", "rsicap", "--storage")
+    assert ":hpo@" not in words[-1]
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mysql"])
+def test_a_server_that_cannot_be_reached_is_named_without_its_password(kind):
+    url = parse_url(f"{kind}://me:{SECRET}@{NOBODY}/hpo")
+    with pytest.raises(StorageError) as caught:
+        connect(url)
+    message = str(caught.value)
+    assert "cannot be used" in message and NOBODY in message and "server runs" in message
+    assert SECRET not in message and "***" in message
+    assert "\n" not in message and "Traceback" not in message
+
+
+def test_a_database_that_is_not_there_is_named(postgres_url):
+    with pytest.raises(StorageError, match="no_such_database"):
+        connect(postgres_url.set(database="no_such_database"))
+
+
+def test_a_database_that_is_not_there_is_named_on_mariadb(mysql_url):
+    with pytest.raises(StorageError, match="no_such_database"):
+        connect(mysql_url.set(database="no_such_database"))
+
+
+def test_a_driver_that_is_not_installed_is_named_with_its_extra():
+    with pytest.raises(StorageError, match=r"driver is not installed.*hpo\[postgres\]"):
+        connect(parse_url("postgresql+pg8000://me@host/hpo"))
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(StorageError, match="not a folder; create it"):
+        connect(parse_url(f"sqlite:///{tmp_path}/none/hpo.db"))
+
+
+def test_a_folder_in_place_of_a_database_is_named(tmp_path):
+    with pytest.raises(StorageError, match="cannot be used"):
+        connect(parse_url(f"sqlite:///{tmp_path}"))
+
+
+def test_a_file_that_is_no_database_is_named_and_left_as_it_is(tmp_path):
+    file = tmp_path / "notes.txt"
+    file.write_text("learning rate 1e-4 was best\n" * 100)
+    before = file.read_bytes()
+    with pytest.raises(StorageError, match="not a database"):
+        connect(parse_url(f"sqlite:///{file}"))
+    assert file.read_bytes() == before
+
+
+def test_a_database_of_another_optuna_is_refused(database_url):
+    connect(database_url).engine.dispose()
+    engine = sqlalchemy.create_engine(database_url)
+    for version in ("v3.0.0.d", "v9.9.9.a"):
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = :v"), {"v": version})
+            connection.execute(text("UPDATE version_info SET library_version = '3.0.0'"))
+        with pytest.raises(StorageError) as caught:
+            connect(database_url)
+        for word in ("another version of Optuna", "optuna storage upgrade", "--storage"):
+            assert word in str(caught.value)
+    engine.dispose()
+
+
+def test_a_database_is_opened_again_with_what_is_in_it(sqlite_url, spec, worker):
+    asked = worker(spec, sqlite_url).ask()
+    again = worker(spec, sqlite_url)
+    assert [t.number for t in again.study.trials] == [asked.trial.number]
+    assert again.study.trials[0].params == asked.trial.params
+
+
+def test_a_file_is_in_wal_mode(sqlite_url, spec, worker):
+    worker(spec, sqlite_url)
+    connection = sqlite3.connect(sqlite_url.database)
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+def test_every_connection_to_a_file_waits_for_no_more_than_it_must(sqlite_url):
+    storage = connect(sqlite_url)
+    connections = [storage.engine.connect() for _ in range(3)]
+    modes = [c.execute(text("PRAGMA synchronous")).scalar() for c in connections]
+    for connection in connections:
+        connection.close()
+    storage.engine.dispose()
+    assert modes == [1] * 3  # NORMAL
+
+
+def test_an_error_under_the_lock_frees_it(database_url):
+    with pytest.raises(HpoError), exclusive(database_url):
+        raise HpoError("something")
+    with exclusive(database_url):
+        pass
+
+
+OPEN_AT_ONCE = """
+import multiprocessing, sys
+from hpo.search.fingerprint import fingerprint
+from hpo.search.storage import parse_url
+from hpo.search.study import open_study
+from hpo.specs import StudySpec
+
+spec = StudySpec.model_validate_json(sys.argv[1])
+prints = fingerprint(spec, data_digest="d", weights_digest="w")
+context = multiprocessing.get_context("fork")
+barrier = context.Barrier(8)
+
+def opened():
+    barrier.wait()
+    open_study(spec, parse_url(sys.argv[2]), prints, samples=32)
+
+processes = [context.Process(target=opened) for _ in range(8)]
+for process in processes:
+    process.start()
+for process in processes:
+    process.join()
+print([process.exitcode for process in processes])
+"""
+
+
+def test_eight_processes_at_once_open_an_empty_database(database_url, mini_study, worker):
+    url = database_url.render_as_string(hide_password=False)
+    done = subprocess.run(
+        [sys.executable, "-c", OPEN_AT_ONCE, mini_study.model_dump_json(), url],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+    )
+    assert done.stdout.strip() == str([0] * 8), done.stderr
+    engine = sqlalchemy.create_engine(database_url)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM studies")).scalar() == 1
+    engine.dispose()
+    trials = worker(mini_study, database_url).study.trials
+    assert [trial.state for trial in trials] == [TrialState.WAITING] * len(mini_study.known)
+
+
+def test_a_study_of_other_settings_is_not_resumed(sqlite_url, spec, worker):
+    worker(spec, sqlite_url)
+    trial = spec.trial.model_copy(update={"epochs": 7})
+    with pytest.raises(FingerprintError, match=r"trial\.epochs was 1, now 7"):
+        worker(spec.model_copy(update={"trial": trial}), sqlite_url)
+    assert worker(spec, sqlite_url).finished() == 0
+
+
+def test_a_study_that_somebody_else_made_is_left_alone(sqlite_url, spec, worker):
+    ledger = worker(spec, sqlite_url)
+    other = spec.model_copy(update={"name": "made by hand"})
+    storage = ledger.study._storage
+    study_id = storage.create_new_study(ledger.study.directions, "made by hand")
+    storage.create_new_trial(study_id)
+    with pytest.raises(StorageError, match=r"was not made by hpo; use --name"):
+        worker(other, sqlite_url)
+
+
+def test_no_password_is_stored(postgres_url, spec, worker):
+    url = postgres_url.set(password=SECRET)
+    ledger = worker(spec, url)
+    ledger.ask()
+    stored = json.dumps([ledger.study.user_attrs, ledger.study.trials[0].user_attrs])
+    assert "epochs" in stored
+    assert SECRET not in stored
+
+
+def test_known_configurations_are_enqueued_once(sqlite_url, mini_study, worker):
+    for _ in range(3):
+        trials = worker(mini_study, sqlite_url).study.trials
+        assert [trial.state for trial in trials] == [TrialState.WAITING] * len(mini_study.known)
+
+
+def test_no_more_known_configurations_than_trials(sqlite_url, mini_study, worker):
+    known = ({"batch_size": 4}, {"batch_size": 8}, {"batch_size": 16})
+    space = {**mini_study.space, "lora_r": ConstantParam(type="constant", value=8)}
+    for trials in (2, 2, 9):
+        search = mini_study.search.model_copy(update={"trials": trials})
+        changed = {"known": known, "search": search, "space": space}
+        ledger = worker(mini_study.model_copy(update=changed), sqlite_url)
+        assert len(ledger.study.trials) == min(trials, 3)

@@ -1,0 +1,121 @@
+"""PEFT as the oracle: the same losses step by step, and an export that it reads."""
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
+from transformers import InstructBlipForConditionalGeneration
+
+from hpo.mini import CAPTIONER
+from hpo.training.attempt import attempt
+from hpo.training.batches import train_batches
+from hpo.training.evaluate import val_loss
+from hpo.training.loop import Run, new_adapter, train
+from hpo.training.lora import LoraBase
+from hpo.training.schedule import factor
+from hpo.training.tasks.captioning import QFORMER
+
+
+def stock_model():
+    model = InstructBlipForConditionalGeneration.from_pretrained(
+        CAPTIONER, dtype=torch.float32, local_files_only=True
+    )
+    return model.eval()
+
+
+def peft_losses(bench, order, adapter):
+    """The losses of a plain `get_peft_model` and stock forward loop, from the same start."""
+    config, spec = order.config, bench.study.trial
+    model = get_peft_model(
+        stock_model(),
+        LoraConfig(r=config.lora_r, lora_alpha=config.lora_alpha, target_modules=QFORMER),
+    )
+    weights = adapter.tensors(adapter.flat.detach().clone())
+    for index, name in enumerate(bench.base.names):
+        layer = model.base_model.model.get_submodule(name)
+        layer.lora_A["default"].weight.data.copy_(weights[2 * index])
+        layer.lora_B["default"].weight.data.copy_(weights[2 * index + 1])
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=0.0, weight_decay=spec.weight_decay)
+    batches = list(
+        train_batches(
+            bench.train,
+            batch_size=config.batch_size,
+            epochs=spec.epochs,
+            seed=(bench.study.search.seed, order.seed_number),
+        )
+    )
+    warmup, losses = round(spec.warmup_share * len(batches)), []
+    for step, batch in enumerate(batches):
+        loss = model(**bench.task.collate([bench.train[i] for i in batch])).loss
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trainable, spec.max_grad_norm)
+        rate = config.learning_rate * factor(config.scheduler, step, len(batches), warmup)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def test_training_loss_equals_that_of_peft_at_every_step(bench, order, ear):
+    heard, trial = ear(), order()
+    run = Run(bench=bench, order=trial, adapter=new_adapter(bench, trial))
+    expected = peft_losses(bench, trial, run.adapter)
+    bench.base.attach(run.adapter)
+    train(run, heard.listener)
+    bench.base.attach(None)
+    assert len(heard.losses) == len(expected) == 8
+    assert expected[-1] < expected[0]
+    torch.testing.assert_close(heard.losses, expected, rtol=0, atol=1e-5)
+
+
+def test_peft_reads_the_exported_adapter_and_finds_the_same_val_loss(bench, order, ear):
+    heard, trial = ear(), order()
+    attempt(bench, trial, heard.listener)
+    best = min(point.val_loss for point in heard.points)
+    model = PeftModel.from_pretrained(stock_model(), f"{trial.folder}/adapter")
+    total, tokens = 0.0, 0
+    with torch.no_grad():
+        for row in bench.val:
+            batch = bench.task.collate([row])
+            count = int((batch["labels"] != -100).sum())
+            total += model(**batch).loss.item() * count
+            tokens += count
+    assert abs(total / tokens - best) < 1e-4
+
+
+def test_export_holds_two_tensors_for_every_adapted_layer(bench, order, ear):
+    trial = order(lora_r=8)
+    attempt(bench, trial, ear().listener)
+    weights = load_file(f"{trial.folder}/adapter/adapter_model.safetensors")
+    assert len(weights) == 2 * len(bench.base.layers)
+    assert sum(t.numel() for t in weights.values()) == bench.base.trainable(8)
+
+
+def test_a_fresh_adapter_changes_nothing(bench, order):
+    alone = val_loss(bench.task, bench.val, 8)
+    bench.base.attach(new_adapter(bench, order()))
+    with_adapter = val_loss(bench.task, bench.val, 8)
+    bench.base.attach(None)
+    assert with_adapter == alone
+
+
+def test_unwrap_gives_the_model_back_as_it_was():
+    model = stock_model()
+    before = {name: id(module) for name, module in model.named_modules()}
+    base = LoraBase(model, QFORMER)
+    assert {name: id(module) for name, module in model.named_modules()} != before
+    base.unwrap()
+    assert {name: id(module) for name, module in model.named_modules()} == before
+
+
+def test_dropout_comes_from_the_trial_alone(bench, order, ear):
+    def losses(number, disturb):
+        heard = ear()
+        torch.manual_seed(disturb)
+        attempt(bench, order(number, lora_dropout=0.3), heard.listener)
+        return heard.losses
+
+    assert losses(5, disturb=1) == losses(5, disturb=2)
+    assert losses(5, disturb=1) != losses(6, disturb=1)

@@ -1,0 +1,89 @@
+"""A memory limit that is real: tried in processes of their own, as a limit cannot be lifted."""
+
+import json
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+
+from hpo.training.memory import is_out_of_memory, requested_bytes
+
+CHILD = """
+import json, sys
+from tests.training.conftest import Ear, make_bench
+from hpo.files import Options, load_study
+from hpo.protocol import Setup
+from hpo.specs import TrialConfig, TrialOrder
+from hpo.training.attempt import attempt
+from hpo.training.bench import set_up
+
+study = load_study("rsicap", Options(scale="mini", assignments=(
+    "data.samples=150", "trial.epochs=1", "trial.evals=2", "trial.eval_batch_size=4")))
+bench, _ = set_up(Setup(
+        study=study, memory_limit_bytes=280 << 20, gpu=False, zero_shot=False))
+for number, batch in enumerate((4, 120, 4, 120, 4)):
+    config = TrialConfig(learning_rate=3e-3, lora_r=4, lora_alpha=8.0, batch_size=batch)
+    folder = f"{sys.argv[1]}/{number}"
+    order = TrialOrder(number=number, seed_number=0, config=config, folder=folder)
+    ear = Ear()
+    finished = attempt(bench, order, ear.listener)
+    fault = finished.fault.model_dump(mode="json") if finished.fault else None
+    points = [p.val_loss for p in ear.points]
+    print(json.dumps({"fault": fault, "points": points, "clean": finished.clean}))
+"""
+
+
+def test_an_allocation_failure_is_an_oom_and_the_next_trial_is_as_if_nothing_was(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(CHILD), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": "/usr/bin:/bin", "MALLOC_ARENA_MAX": "1", "PYTHONPATH": ":".join(sys.path)},
+    )
+    small, large, after, again, last = (json.loads(line) for line in done.stdout.splitlines())
+    for failed in (large, again):
+        assert failed["fault"]["outcome"] == "oom"
+        assert failed["fault"]["step"] == 1, "the longest batch comes first"
+        assert failed["fault"]["capacity_bytes"] == 280 << 20
+        assert failed["fault"]["needed_bytes"] >= 280 << 20
+        assert failed["points"] == []
+        assert failed["clean"]
+    assert small["points"] == after["points"] == last["points"] and len(small["points"]) == 2
+
+
+@pytest.mark.parametrize(
+    "error, size",
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 472.00 MiB."), 472 << 20),
+        (RuntimeError("can't allocate memory: you tried to allocate 64 bytes."), 64),
+        (MemoryError(), 0),
+        (RuntimeError("std::bad_alloc"), 0),
+    ],
+)  # fmt: skip
+def test_allocation_failures_are_known_with_the_size_they_name(error, size):
+    assert is_out_of_memory(error)
+    assert requested_bytes(error) == size
+
+
+def test_other_errors_are_no_allocation_failures():
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_out_of_memory(ValueError("can't allocate memory"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_limit_is_real_and_leaves_nothing_behind(order, ear):
+    from hpo.files import Options, load_study
+    from hpo.protocol import Setup
+    from hpo.training.attempt import attempt
+    from hpo.training.bench import set_up
+    from tests.training.conftest import SMALL
+
+    study = load_study("rsicap", Options(scale="mini", assignments=(*SMALL, "data.samples=150")))
+    setup = Setup(study=study, memory_limit_bytes=200 << 20, gpu=False, zero_shot=False)
+    bench, _ = set_up(setup)
+    finished = attempt(bench, order(batch_size=120), ear().listener)
+    assert finished.fault.outcome == "oom" and finished.clean
+    assert attempt(bench, order(1), ear().listener).fault is None
