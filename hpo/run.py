@@ -65,6 +65,7 @@ def run(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of text.")] = False,
 ) -> None:
+    """Parses the options; everything else is in `hpo.entry`."""
     from hpo.entry import Request, execute  # here, so that --help answers at once
 
     request = Request(

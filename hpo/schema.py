@@ -18,6 +18,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def schema(
     storage: Annotated[str | None, typer.Option(help="Database URL; else $HPO_STORAGE.")] = None,
 ) -> None:
+    """Makes the tables."""
     from hpo.errors import HpoError
     from hpo.search.leases import METADATA
     from hpo.search.storage import connect, parse_url, redacted

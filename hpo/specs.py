@@ -18,7 +18,9 @@ Rate = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 class Spec(BaseModel):
     """Base of all specs."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, ser_json_inf_nan="strings")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, ser_json_inf_nan="constants"
+    )
 
 
 class Outcome(StrEnum):

@@ -1,6 +1,7 @@
 """Where a model's weights lie on this machine. Nothing is ever downloaded."""
 
 import hashlib
+import os
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -19,7 +20,7 @@ def find_weights(name: str, revision: str | None = None) -> Path:
     Raises:
         MissingError: there is none, or it lacks config.json or safetensors weights.
     """
-    folder = EMBEDDED.get(name) or Path(name).expanduser()
+    folder = EMBEDDED.get(name) or Path(os.path.expanduser(name))
     if not folder.is_dir():
         folder = _cached(name, revision)
     for pattern in ("config.json", "*.safetensors"):

@@ -8,6 +8,7 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 import optuna
 import pytest
 from optuna_dashboard import wsgi
+
 from tests.commands import run
 
 

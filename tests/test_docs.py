@@ -3,10 +3,9 @@
 import re
 import subprocess
 
-from tests.commands import REPOSITORY, environment
-
 from hpo.search.outcomes import CONSEQUENCES
 from hpo.specs import Outcome
+from tests.commands import REPOSITORY, environment
 
 README = (REPOSITORY / "README.md").read_text()
 

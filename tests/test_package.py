@@ -5,6 +5,7 @@ import sys
 import zipfile
 
 import pytest
+
 from tests.commands import REPOSITORY
 
 

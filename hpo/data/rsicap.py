@@ -7,6 +7,7 @@ hold images without captions; a caption without its image is an error.
 
 import hashlib
 import json
+import os
 import re
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ SHOWN = 3  # names in a message
 
 def read(data: DataSpec) -> Examples:
     """The captions below `data.root`, every image checked to be one; pixels are read later."""
-    root = Path(data.root or "").expanduser()
+    root = Path(os.path.expanduser(data.root or ""))
     captions = root / "captions.json"
     if data.root is None or not captions.is_file():
         raise MissingError(

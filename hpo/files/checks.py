@@ -1,10 +1,12 @@
 """What one value at a time cannot show: ranges, dangling references, known configurations."""
 
 import difflib
+import json
 import pkgutil
+from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from hpo.files.find import PACKAGE
 from hpo.files.problems import sentence
@@ -16,11 +18,11 @@ from hpo.specs import (
     IntParam,
     Param,
     Scalar,
-    StudySpec,
     TrialConfig,
 )
 
 FIELDS = TrialConfig.model_fields
+PARAM: TypeAdapter[Param] = TypeAdapter(Param)
 
 
 def task_names() -> list[str]:
@@ -28,13 +30,44 @@ def task_names() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules([str(PACKAGE / "training" / "tasks")]))
 
 
-def check(study: StudySpec, settings: Settings) -> list[str]:
-    """Every problem of a study whose single values are right."""
+@dataclass(frozen=True, kw_only=True)
+class Pieces:
+    """The parts of a study that are checked against each other."""
+
+    task: str | None
+    space: dict[str, Param]
+    known: tuple[dict[str, Scalar], ...]
+    whole: bool = True
+    """Whether these are all parameters of the space, or only those that are right by themselves."""
+
+    @classmethod
+    def of(cls, tables: dict[str, Any]) -> "Pieces":
+        """What is right of a study that is wrong elsewhere."""
+        raw = tables.get("space")
+        space = {} if not isinstance(raw, dict) else {n: _param_of(v) for n, v in raw.items()}
+        task = tables.get("task")
+        return cls(
+            task=task if isinstance(task, str) else None,
+            space={name: param for name, param in space.items() if param is not None},
+            known=(),
+            whole=isinstance(raw, dict) and None not in space.values(),
+        )
+
+
+def _param_of(value: Any) -> Param | None:
+    try:
+        return PARAM.validate_json(json.dumps(value))
+    except ValidationError:
+        return None
+
+
+def check(study: Pieces, settings: Settings) -> list[str]:
+    """Every problem of pieces whose single values are right."""
     problems = _task(study, settings)
     for name, param in study.space.items():
         problems += _param(settings, name, param)
     for name, field in FIELDS.items():
-        if field.is_required() and name not in study.space:
+        if study.whole and field.is_required() and name not in study.space:
             problems.append(
                 sentence(settings, ("space", name), None, "is missing; add it to the search space")
             )
@@ -44,8 +77,8 @@ def check(study: StudySpec, settings: Settings) -> list[str]:
     return problems
 
 
-def _task(study: StudySpec, settings: Settings) -> list[str]:
-    if study.task in task_names():
+def _task(study: Pieces, settings: Settings) -> list[str]:
+    if study.task is None or study.task in task_names():
         return []
     allowed = f"unknown task; there are: {', '.join(task_names())}"
     return [sentence(settings, ("task",), study.task, allowed)]
@@ -104,7 +137,7 @@ def _refusal(name: str, value: Any) -> str:
     return ""
 
 
-def _known(settings: Settings, study: StudySpec, index: int, name: str, value: Scalar) -> list[str]:
+def _known(settings: Settings, study: Pieces, index: int, name: str, value: Scalar) -> list[str]:
     key: Key = ("known", str(index), name)
     param = study.space.get(name)
     if param is None:

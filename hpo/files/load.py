@@ -8,10 +8,10 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from hpo.errors import FileProblems
-from hpo.files.checks import check
+from hpo.files.checks import Pieces, check
 from hpo.files.find import find
-from hpo.files.problems import sentences
-from hpo.files.settings import Settings, parse_assignment, read_toml
+from hpo.files.problems import sentence, sentences
+from hpo.files.settings import Key, Settings, parse_assignment, read_toml
 from hpo.specs import StudySpec
 
 
@@ -35,22 +35,40 @@ def load_study(study: str, options: Options) -> StudySpec:
         FileProblems: everything that is wrong, in one go.
     """
     path = find("studies", study)
-    settings = _layers(path, options)
-    _add_space(settings, path)
-    _put_assignments(settings, options)
+    assignments = _parse(options)
+    settings = _layers(path, options, assignments)
+    problems = _unwelcome(settings)
+    unreadable = _add_space(settings, path)
+    problems += unreadable
+    for text, key, value in assignments:
+        if key[0] == "space" and len(key) == 2 and not isinstance(value, dict):
+            value = _constant(value)
+        settings.put(key, value, f"--set {text}")
     default = path.stem if options.scale == "full" else f"{path.stem}-{options.scale}"
-    settings.put(("name",), options.name or default, "--name")
-    try:
-        spec = StudySpec.model_validate_json(json.dumps(settings.nested(), default=str))
-    except ValidationError as error:
-        raise FileProblems(sentences(error, settings)) from error
-    problems = check(spec, settings)
-    if problems:
-        raise FileProblems(problems)
+    if options.name or not settings.has("name"):
+        settings.put(("name",), options.name or default, "--name")
+    spec, found = _build(settings, with_space=not unreadable)
+    problems += found
+    if problems or spec is None:
+        raise FileProblems(list(dict.fromkeys(problems)))
     return spec
 
 
-def _layers(path: Path, options: Options) -> Settings:
+def _parse(options: Options) -> list[tuple[str, Key, Any]]:
+    """(text, key, value) of every --set."""
+    found: list[tuple[str, Key, Any]] = []
+    problems: list[str] = []
+    for text in options.assignments:
+        try:
+            found.append((text, *parse_assignment(text)))
+        except FileProblems as error:
+            problems += error.problems
+    if problems:
+        raise FileProblems(problems)
+    return found
+
+
+def _layers(path: Path, options: Options, assignments: list[tuple[str, Key, Any]]) -> Settings:
     """The file, what its scale changes, and the options, in this order."""
     tables = read_toml(path)
     mini = tables.pop("mini", {})
@@ -66,42 +84,63 @@ def _layers(path: Path, options: Options) -> Settings:
     if options.data is not None:
         settings.put(("data", "format"), format_of_files, str(path))
         settings.put(("data", "root"), options.data, "--data")
-    flags: dict[tuple[str, ...], Any] = {
-        ("model", "name"): options.model,
-        ("search", "trials"): options.trials,
-        ("search", "seed"): options.seed,
-    }
-    for key, value in flags.items():
+    flags: list[tuple[Key, Any, str]] = [
+        (("model", "name"), options.model, "--model"),
+        (("search", "trials"), options.trials, "--trials"),
+        (("search", "seed"), options.seed, "--seed"),
+    ]
+    for key, value, flag in flags:
         if value is not None:
-            settings.put(key, value, f"--{key[-1] if key[0] == 'search' else 'model'}")
-    for text in options.assignments:
-        key, value = parse_assignment(text)
+            settings.put(key, value, flag)
+    for text, key, value in assignments:
         if key == ("search_space",):
             settings.put(key, value, f"--set {text}")
     return settings
 
 
-def _add_space(settings: Settings, path: Path) -> None:
+def _unwelcome(settings: Settings) -> list[str]:
+    """Keys of a study file that are set in another way: the name by --name, the space in its own file."""
+    found = []
+    if settings.has("name"):
+        found.append(sentence(settings, ("name",), None, "unknown key; use --name"))
+    if settings.has("space"):
+        allowed = "unknown key; put it into a file of search_spaces/ and name that in search_space"
+        found.append(sentence(settings, ("space",), None, allowed))
+    return found
+
+
+def _add_space(settings: Settings, path: Path) -> list[str]:
     """Reads the search space that the study names; a bare value in it is a constant."""
     name = settings.get("search_space")
     if not isinstance(name, str):
-        return
-    space = find("search_spaces", name, beside=path)
-    for param, value in read_toml(space).items():
-        if isinstance(value, dict):
-            settings.put_all(value, str(space), ("space", param))
-        else:
-            settings.put_all(_constant(value), str(space), ("space", param))
-
-
-def _put_assignments(settings: Settings, options: Options) -> None:
-    for text in options.assignments:
-        key, value = parse_assignment(text)
-        if key[0] == "space" and len(key) == 2 and not isinstance(value, dict):
-            settings.put_all(_constant(value), f"--set {text}", key)
-        else:
-            settings.put(key, value, f"--set {text}")
+        return []
+    try:
+        space = find("search_spaces", name, beside=path)
+        tables = read_toml(space)
+    except FileProblems as error:
+        return error.problems
+    for param, value in tables.items():
+        table = value if isinstance(value, dict) else _constant(value)
+        settings.put_all(table, str(space), ("space", param))
+    return []
 
 
 def _constant(value: Any) -> dict[str, Any]:
     return {"type": "constant", "value": value}
+
+
+def _build(settings: Settings, *, with_space: bool) -> tuple[StudySpec | None, list[str]]:
+    """The spec, and what is wrong; what is right of a wrong one is checked all the same."""
+    tables = json.dumps(settings.nested(), default=str)
+    try:
+        spec = StudySpec.model_validate_json(tables)
+    except ValidationError as error:
+        pieces = Pieces.of(json.loads(tables))
+        return None, sentences(error, settings) + check(pieces, settings)
+    pieces = Pieces(
+        task=spec.task,
+        space=spec.space,
+        known=spec.known if with_space else (),
+        whole=with_space,
+    )
+    return spec, check(pieces, settings)

@@ -47,7 +47,7 @@ def _split(location: tuple[int | str, ...]) -> tuple[str, Key]:
     tag = ""
     if parts[0] == "space" and len(parts) > 2:
         tag = parts.pop(2)
-        parts = parts[:4] if len(parts) > 3 else parts
+        parts = parts[: 4 if parts[2:3] == ["choices"] else 3]
     if parts[0] == "known":
         parts = parts[:3]
     return tag, tuple(parts)
@@ -63,7 +63,7 @@ def _one(settings: Settings, key: Key, tag: str, item: Any) -> str:
             kinds = ", ".join(PARAMS)
             return sentence(settings, (*key, "type"), item["ctx"].get("tag"), f"must be {kinds}")
     allowed = str(item["msg"]).replace("Input should be", "must be").replace("Value error, ", "")
-    if "choices" in key or key[0] == "known":
+    if (key[0] == "space" and key[2:] == ("value",)) or len(key) > 3 or key[0] == "known":
         allowed = "must be a number, a string or a boolean"
     return sentence(settings, key, item["input"], allowed)
 

@@ -48,7 +48,7 @@ class Settings:
         for other in list(self._values):
             shorter = min(len(other), len(key))
             if other[:shorter] == key[:shorter]:
-                del self._values[other]
+                del self._values[other], self._origins[other]
         self._values[key] = value
         self._origins[key] = origin
 
@@ -60,6 +60,10 @@ class Settings:
     def get(self, *key: str) -> Any:
         """The value at a key, or None."""
         return self._values.get(key)
+
+    def has(self, table: str) -> bool:
+        """Whether anything is set at or below a key of the top level."""
+        return any(key[0] == table for key in self._values)
 
     def nested(self) -> dict[str, Any]:
         """All values as nested tables."""
@@ -73,6 +77,8 @@ class Settings:
 
     def origin(self, key: Key) -> str:
         """Where the value at a key, or the nearest one to it, came from."""
+        if key in self._origins:
+            return self._origins[key]
         for length in range(len(key), 0, -1):
             for other, origin in self._origins.items():
                 if other[:length] == key[:length]:

@@ -72,9 +72,19 @@ class Leases:
 
         A lease that is there already belonged to a trial that was deleted: SQLite gives ids again.
         """
-        with self._engine.begin() as connection:
-            connection.execute(delete(LEASES).where(LEASES.c.trial_id == trial_id))
-            connection.execute(insert(LEASES).values(trial_id=trial_id, **self._mark()))
+        if not self._insert(trial_id):
+            stale = LEASES.c.trial_id == trial_id
+            with self._engine.begin() as connection:
+                connection.execute(update(LEASES).where(stale).values(**self._mark()))
+
+    def _insert(self, trial_id: int) -> bool:
+        """Makes a lease; False if there is one."""
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(insert(LEASES).values(trial_id=trial_id, **self._mark()))
+        except IntegrityError:
+            return False
+        return True
 
     def _mark(self) -> dict[str, Any]:
         """What this worker writes into a lease of its own."""
@@ -141,12 +151,7 @@ class Leases:
         begun = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
         if self._clock() - begun < self._lease_s:
             return False
-        try:
-            with self._engine.begin() as connection:
-                connection.execute(insert(LEASES).values(trial_id=trial._trial_id, **self._mark()))
-        except IntegrityError:
-            return False
-        return True
+        return self._insert(trial._trial_id)
 
 
 def place() -> str:

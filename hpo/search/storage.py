@@ -74,6 +74,7 @@ def connect(url: URL) -> RDBStorage:
         raise StorageError(_why(url, error)) from error
     if url.get_backend_name() == "sqlite":
         event.listen(storage.engine, "connect", _tune_sqlite)
+        storage.engine.dispose()  # connections made before are not tuned
         with storage.engine.connect() as connection:
             connection.execute(text("PRAGMA journal_mode=WAL"))
     return storage
