@@ -22,6 +22,7 @@ from hpo.units import parse_duration, parse_size
 
 DEFAULT_STORAGE = "sqlite:///hpo.db"
 WRONG_INPUT = 2
+INTERRUPTED = 130
 NUMBER = re.compile(r"[1-9][0-9]{0,3}")
 
 
@@ -54,6 +55,8 @@ def execute(request: Request) -> int:
     except HpoError as error:
         _complain(str(error), as_json=request.as_json)
         return WRONG_INPUT
+    except KeyboardInterrupt:  # before or after the trials; while they run, the driver handles it
+        return INTERRUPTED
     except OSError as error:
         _complain(f"{error.filename or 'file'}: {error.strerror}", as_json=request.as_json)
         return WRONG_INPUT

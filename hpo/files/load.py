@@ -99,7 +99,7 @@ def _layers(path: Path, options: Options, assignments: list[tuple[str, Key, Any]
 
 
 def _unwelcome(settings: Settings) -> list[str]:
-    """Keys of a study file that are set in another way: the name by --name, the space in its own file."""
+    """Keys that a study file may not hold: the name is an option, the space a file of its own."""
     found = []
     if settings.has("name"):
         found.append(sentence(settings, ("name",), None, "unknown key; use --name"))

@@ -89,11 +89,14 @@ class Pool:
             self.replace(slot)
 
     def replace(self, slot: Slot) -> None:
-        """Puts a fresh runner in the place of this one."""
+        """Puts a fresh runner in the place of this one; gives the slot up if they all die."""
         self._selector.unregister(slot.process)
         slot.process.kill()
         slot.process.close()
         slot.facts, slot.trial = None, None
+        if slot.setup_deaths >= SETUP_DEATHS:
+            self.slots.remove(slot)
+            return
         slot.process = self._spawn(slot.index)
         self._selector.register(slot.process, selectors.EVENT_READ, slot)
 
@@ -129,14 +132,18 @@ class Pool:
         if isinstance(event, Ready):
             slot.facts = event.facts
             slot.setup_deaths = 0
-        elif isinstance(event, SetupFailed):
+        elif isinstance(event, SetupFailed) and not self._any_ready():
             raise HpoError(event.message)
+
+    def _any_ready(self) -> bool:
+        """Whether a runner has set up: base and data are right then, others fail alone."""
+        return any(slot.facts is not None for slot in self.slots)
 
     def _bury(self, slot: Slot) -> Death:
         death = slot.process.death()
         if slot.facts is None:
             slot.setup_deaths += 1
-            if slot.setup_deaths >= SETUP_DEATHS:
+            if slot.setup_deaths >= SETUP_DEATHS and not self._any_ready():
                 raise HpoError(
                     f"runner {slot.index} died {SETUP_DEATHS} times while it loaded the base "
                     f"({death.how}); see {self._runs_dir}/runner-{slot.index}.log"
