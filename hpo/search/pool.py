@@ -1,6 +1,8 @@
 """Runner processes: start, watch, kill, replace. One trial at a time on each."""
 
+import os
 import selectors
+import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,11 +115,7 @@ class Pool:
         self.slots.clear()
 
     def _spawn(self, index: int) -> RunnerProcess:
-        process = RunnerProcess(
-            index,
-            gpu=self._placement.gpus[index],
-            log=self._runs_dir / f"runner-{index}.log",
-        )
+        process = RunnerProcess(gpu=self._placement.gpus[index], log=self._log(index))
         process.send(
             Setup(
                 study=self._study,
@@ -127,6 +125,10 @@ class Pool:
             )
         )
         return process
+
+    def _log(self, index: int) -> Path:
+        """A file of its own: other drivers, on other nodes too, may share the folder."""
+        return self._runs_dir / f"runner-{socket.gethostname()}-{os.getpid()}-{index}.log"
 
     def _note(self, slot: Slot, event: Event) -> None:
         if isinstance(event, Ready):
@@ -146,6 +148,6 @@ class Pool:
             if slot.setup_deaths >= SETUP_DEATHS and not self._any_ready():
                 raise HpoError(
                     f"runner {slot.index} died {SETUP_DEATHS} times while it loaded the base "
-                    f"({death.how}); see {self._runs_dir}/runner-{slot.index}.log"
+                    f"({death.how}); see {self._log(slot.index)}"
                 )
         return death

@@ -34,8 +34,7 @@ class Death:
 class RunnerProcess:
     """A child process that speaks `hpo.protocol`; reading never blocks."""
 
-    def __init__(self, index: int, *, gpu: str | None, log: Path) -> None:
-        self.index = index
+    def __init__(self, *, gpu: str | None, log: Path) -> None:
         self._log = log
         self._kernel_kills = kernel_kills()
         self._buffer = b""
@@ -85,6 +84,8 @@ class RunnerProcess:
                 break
             self._buffer += chunk
         *lines, self._buffer = self._buffer.split(b"\n")
+        if alive:
+            self._kernel_kills = kernel_kills()
         return [read_event(line) for line in lines], alive
 
     def death(self) -> Death:

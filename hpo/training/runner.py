@@ -60,8 +60,10 @@ class Line:
                     self._stopped.add(command.number)
                 else:
                     self._commands.put(command)
-        finally:
-            os._exit(DRIVER_GONE)  # end of file: nobody is left to train for
+        except Exception:
+            traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(DRIVER_GONE)  # end of file: nobody is left to train for
 
     def next(self) -> Command:
         """Waits for a command; Stop never shows up here."""

@@ -1,0 +1,85 @@
+"""What the death of a runner means for its trial."""
+
+import signal
+import time
+
+import pytest
+
+from hpo.protocol import Setup
+from hpo.search.driver import ending_of_death
+from hpo.search.process import Death, RunnerProcess
+from hpo.specs import Outcome
+
+
+@pytest.mark.parametrize(
+    "known, outcome",
+    [
+        ({"by_kernel": True, "by_signal": True}, Outcome.OOM),
+        ({"out_of_memory": True}, Outcome.OOM),
+        ({"by_signal": True}, Outcome.LOST),
+        ({}, Outcome.CRASHED),
+    ],
+)
+def test_a_death_is_told_apart_by_its_cause(known, outcome):
+    nothing = {"by_kernel": False, "by_signal": False, "out_of_memory": False}
+    ending = ending_of_death(Death(how="SIGKILL", log="the last words", **(nothing | known)))
+    assert ending.outcome == outcome
+    assert "SIGKILL" in ending.reason
+
+
+def alive(process):
+    """Waits for the first message, then says whether the pipe is still open."""
+    for _ in range(600):
+        events, there = process.receive()
+        if events or not there:
+            return events, there
+        time.sleep(0.1)
+    raise AssertionError("the runner says nothing")
+
+
+@pytest.fixture
+def runner(tmp_path, mini_study):
+    process = RunnerProcess(gpu=None, log=tmp_path / "runner.log")
+    process.send(Setup(study=mini_study, memory_limit_bytes=None, gpu=False, zero_shot=False))
+    yield process
+    process.kill()
+    process.close()
+
+
+def test_a_killed_runner_is_known_as_killed_from_outside(runner):
+    (ready,), there = alive(runner)
+    assert there and ready.kind == "ready" and ready.facts.adapted_layers == 40
+    runner._process.send_signal(signal.SIGKILL)
+    while runner.receive()[1]:
+        time.sleep(0.05)
+    death = runner.death()
+    assert (death.how, death.by_signal, death.by_kernel) == ("SIGKILL", True, False)
+
+
+def test_a_runner_that_is_told_nonsense_says_why_in_its_log(runner):
+    alive(runner)
+    runner._process.stdin.write(b"this is no message\n")
+    runner._process.stdin.flush()
+    while runner.receive()[1]:
+        time.sleep(0.05)
+    death = runner.death()
+    assert not death.by_signal and not death.out_of_memory
+    assert death.how == "exit status 3"
+    assert "this is no message" in death.log
+
+
+def test_a_runner_ignores_what_a_scheduler_sends_to_the_whole_job(runner):
+    alive(runner)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        runner._process.send_signal(number)
+    time.sleep(0.5)
+    assert runner.receive()[1]
+
+
+def test_a_base_that_does_not_fit_is_said_in_one_sentence(tmp_path, mini_study):
+    process = RunnerProcess(gpu=None, log=tmp_path / "runner.log")
+    process.send(Setup(study=mini_study, memory_limit_bytes=1 << 20, gpu=False, zero_shot=False))
+    (failed,), _ = alive(process)
+    assert failed.kind == "setup_failed"
+    assert "does not fit into the memory" in failed.message
+    process.close()
