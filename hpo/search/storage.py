@@ -17,7 +17,7 @@ from sqlalchemy.engine import make_url
 from hpo.errors import StorageError
 
 DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
-EXTRAS = {"postgresql": "postgres", "mysql": "mysql", "mariadb": "mysql"}
+PACKAGES = {"postgresql": "'psycopg[binary]'", "mysql": "pymysql", "mariadb": "pymysql"}
 SECRET = re.compile("pass|secret|token", re.IGNORECASE)
 LOCK_TIMEOUT_S = 120
 BUSY_TIMEOUT_S = 60
@@ -66,9 +66,9 @@ def connect(url: URL) -> RDBStorage:
                 url.render_as_string(hide_password=False), engine_kwargs=_engine_kwargs(url)
             )
     except ImportError as error:
-        extra = EXTRAS.get(url.get_backend_name(), "dev")
+        package = PACKAGES.get(url.get_backend_name(), url.drivername)
         raise StorageError(
-            f"database {redacted(url)}: its driver is not installed; run pip install 'hpo[{extra}]'"
+            f"database {redacted(url)}: its driver is not installed; run pip install {package}"
         ) from error
     except (RuntimeError, sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError) as error:
         raise StorageError(_why(url, error)) from error
