@@ -111,7 +111,7 @@ def dry_run(plan: Plan, screen: Screen) -> int:
     Raises:
         HpoError: what the user can mend.
     """
-    screen.plan(plan, 0)
+    screen.plan(plan, None)
     pool = Pool(plan.spec, plan.placement.only_first(), plan.runs_dir, zero_shot_known=True)
     pool.start()
     try:

@@ -25,7 +25,7 @@ class JsonScreen:
         name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
         self._write(name, {f.name: getattr(event, f.name) for f in dataclasses.fields(event)})
 
-    def plan(self, plan: Plan, finished: int) -> None:
+    def plan(self, plan: Plan, finished: int | None) -> None:
         """Writes what will be done."""
         self._write("plan", {**plan.as_dict(), "finished": finished})
 

@@ -56,9 +56,9 @@ class LiveScreen(PlainScreen):
         self._best: tuple[float, int] | None = None
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4)
 
-    def plan(self, plan: Plan, finished: int) -> None:
+    def plan(self, plan: Plan, finished: int | None) -> None:
         """Writes what will be done; the table begins with what earlier runs have finished."""
-        self._finished = finished
+        self._finished = finished or 0
         super().plan(plan, finished)
 
     def show(self, event: DriverEvent) -> None:

@@ -40,7 +40,7 @@ class PlainScreen:
             case Note():
                 self._print(event.text)
 
-    def plan(self, plan: Plan, finished: int) -> None:
+    def plan(self, plan: Plan, finished: int | None) -> None:
         """Writes what will be done."""
         for line in text.plan_lines(plan, finished):
             self._print(line)

@@ -12,8 +12,8 @@ from hpo.search.summary import Summary
 class Screen(Watcher, Protocol):
     """A way to show a study; entered while trials run."""
 
-    def plan(self, plan: Plan, finished: int) -> None:
-        """Says what will be done, before anything starts."""
+    def plan(self, plan: Plan, finished: int | None) -> None:
+        """Says what will be done, before anything starts; `finished` is None if nobody looked."""
 
     def costs(self, plan: Plan, costs: tuple[Cost, ...], checks: tuple[str, ...]) -> None:
         """Says what a trial would cost: the end of a dry run."""

@@ -29,9 +29,11 @@ def params(values: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def plan_lines(plan: Plan, finished: int) -> list[str]:
+def plan_lines(plan: Plan, finished: int | None) -> list[str]:
     """What will be done."""
-    lines = [f"study {plan.spec.name}: {finished} of {plan.spec.search.trials} trials finished"]
+    trials = f"{plan.spec.search.trials} trials"
+    progress = trials if finished is None else f"{finished} of {trials} finished"
+    lines = [f"study {plan.spec.name}: {progress}"]
     lines += [f"  {name}: {value}" for name, value in plan.facts().items()]
     return [*lines, *plan.notes]
 

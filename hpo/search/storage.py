@@ -17,7 +17,7 @@ from sqlalchemy.engine import make_url
 from hpo.errors import StorageError
 
 DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
-PACKAGES = {"postgresql": "'psycopg[binary]'", "mysql": "pymysql", "mariadb": "pymysql"}
+PACKAGES = {"psycopg": "'psycopg[binary]'"}  # where it is not the driver's name
 SECRET = re.compile("pass|secret|token", re.IGNORECASE)
 LOCK_TIMEOUT_S = 120
 BUSY_TIMEOUT_S = 60
@@ -66,7 +66,7 @@ def connect(url: URL) -> RDBStorage:
                 url.render_as_string(hide_password=False), engine_kwargs=_engine_kwargs(url)
             )
     except ImportError as error:
-        package = PACKAGES.get(url.get_backend_name(), url.drivername)
+        package = PACKAGES.get(url.get_driver_name(), url.get_driver_name())
         raise StorageError(
             f"database {redacted(url)}: its driver is not installed; run pip install {package}"
         ) from error
