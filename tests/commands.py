@@ -70,10 +70,8 @@ class Running:
 
     def runners(self):
         """Process ids of its runners."""
-        listed = subprocess.run(
-            ["ps", "--ppid", str(self.process.pid), "-o", "pid="], capture_output=True, text=True
-        )
-        return [int(pid) for pid in listed.stdout.split()]
+        driver = self.process.pid
+        return [int(p) for p in Path(f"/proc/{driver}/task/{driver}/children").read_text().split()]
 
     def signal(self, number):
         """Sends a signal to the driver alone."""
