@@ -224,5 +224,6 @@ class Fault(Spec):
     where: str | None = None
     """Place of the first NaN, or phase of an OOM."""
     needed_bytes: int | None = None
+    """Estimate of what the trial would have taken; never below the capacity."""
     capacity_bytes: int | None = None
     traceback: str | None = None

@@ -55,7 +55,7 @@ def classify(bench: Bench, run: Run | None, error: Exception) -> Fault:
         reason = f"NaN or infinity at step {step}, first in the {place}"
         return Fault(outcome=Outcome.NAN, reason=reason, step=step, where=error.where)
     if is_out_of_memory(error):
-        return _out_of_memory(bench, step, phase, error)
+        return _out_of_memory(bench, run, error)
     if isinstance(error, DataError):
         return Fault(outcome=Outcome.DATA_ERROR, reason=str(error), step=step)
     if isinstance(error, OSError | SafetensorError):
@@ -68,10 +68,15 @@ def classify(bench: Bench, run: Run | None, error: Exception) -> Fault:
     return Fault(outcome=Outcome.CRASHED, reason=reason, step=step, traceback=text)
 
 
-def _out_of_memory(bench: Bench, step: int, phase: str, error: Exception) -> Fault:
+def _out_of_memory(bench: Bench, run: Run | None, error: Exception) -> Fault:
+    step, phase = (run.step, run.phase) if run else (0, "set-up")
     capacity = bench.gauge.capacity_bytes
     requested = requested_bytes(error)
-    needed = bench.gauge.peak_bytes() + requested
+    needed = 0
+    if run is not None:
+        config = run.order.config
+        trainable = bench.base.trainable(config.lora_r)
+        needed = bench.footprint.estimate(batch_size=config.batch_size, trainable=trainable)
     of = f" of {capacity / 2**30:.2f} GiB" if capacity else ""
     return Fault(
         outcome=Outcome.OOM,

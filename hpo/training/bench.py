@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import random
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from hpo.protocol import BaseFacts, Setup
 from hpo.specs import ModelSpec, TrialConfig, TrialOrder
 from hpo.training.evaluate import val_loss
 from hpo.training.finite import NonFiniteError
+from hpo.training.footprint import Footprint, measure
 from hpo.training.loop import Bench, new_adapter
 from hpo.training.lora import LoraBase
 from hpo.training.memory import MemoryGauge
@@ -81,10 +83,11 @@ def set_up(setup: Setup) -> tuple[Bench, BaseFacts]:
         device=device,
         adapter_dtype=ADAPTER_DTYPES[study.model.precision],
         gauge=gauge,
+        footprint=Footprint(),
     )
     checks = verify(task, base)
     zero_shot = _zero_shot(bench) if setup.zero_shot else None
-    warm_up(bench)
+    bench = replace(bench, footprint=warm_up(bench))
     gauge.mark_baseline()
     facts = BaseFacts(
         device=device_name(device),
@@ -111,8 +114,10 @@ def verify(task: Task, base: LoraBase) -> list[str]:
     return [adapted, *task.verify()]
 
 
-def warm_up(bench: Bench) -> None:
-    """One step that is thrown away: what libraries keep for ever belongs to the baseline.
+def warm_up(bench: Bench) -> Footprint:
+    """One step on the longest row, thrown away: shows what it keeps, and that gradients flow.
+
+    What libraries keep for ever after their first step belongs to the memory baseline.
 
     Raises:
         HpoError: the adapter gets no gradient, or the base does.
@@ -125,18 +130,19 @@ def warm_up(bench: Bench) -> None:
     )
     adapter = new_adapter(bench, order)
     bench.base.attach(adapter)
-    row = min(bench.train, key=lambda row: row.length)
+    batch = bench.task.collate([max(bench.train, key=lambda row: row.length)])
     try:
-        losses, _ = bench.task.token_losses(bench.task.collate([row]))
-        torch.autograd.backward(losses.sum())
+        loss, footprint = measure(bench.task.model, lambda: bench.task.token_losses(batch)[0].sum())
+        torch.autograd.backward(loss)
     except NonFiniteError:
-        return  # trials will say so, each with step and place
+        return Footprint()  # trials will say so, each with step and place
     finally:
         bench.base.attach(None)
     if adapter.flat.grad is None or not bool(adapter.flat.grad.any()):
         raise HpoError("the adapter gets no gradient: nothing would be trained")
     if any(p.grad is not None for p in bench.task.model.parameters()):
         raise HpoError("the base gets a gradient: it would not stay frozen")
+    return footprint
 
 
 def _zero_shot(bench: Bench) -> float | None:

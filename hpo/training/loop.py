@@ -13,6 +13,7 @@ from hpo.training.batches import steps_per_epoch, train_batches
 from hpo.training.curve import CurveFile
 from hpo.training.evaluate import val_loss
 from hpo.training.finite import check_finite
+from hpo.training.footprint import Footprint
 from hpo.training.lora import Adapter, LoraBase
 from hpo.training.memory import MemoryGauge
 from hpo.training.schedule import factor
@@ -33,6 +34,7 @@ class Bench:
     device: torch.device
     adapter_dtype: torch.dtype
     gauge: MemoryGauge
+    footprint: Footprint
 
 
 @dataclass(frozen=True, kw_only=True)
