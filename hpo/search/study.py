@@ -1,6 +1,7 @@
 """Opens or resumes a study: storage, sampler, pruner, fingerprint, known configurations."""
 
 import json
+import warnings
 from typing import Any
 
 import optuna
@@ -52,6 +53,9 @@ def open_study(
             ),
         )
         _hold_fingerprint(study, spec, prints, redacted(url))
+        with warnings.catch_warnings():  # experimental in Optuna; a name for the dashboard's axis
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names([spec.objective.metric])
         _enqueue_known(study, spec)
         leases = Leases(storage, study)
     return study, leases
