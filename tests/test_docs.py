@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 
 from hpo.search.outcomes import CONSEQUENCES
 from hpo.specs import Outcome
@@ -32,7 +33,7 @@ def test_the_two_commands_open_the_readme():
 
 def test_every_option_is_documented():
     shown = subprocess.run(
-        ["python", "-m", "hpo.run", "--help"],
+        [sys.executable, "-m", "hpo.run", "--help"],
         capture_output=True,
         text=True,
         check=True,
@@ -47,7 +48,7 @@ def test_every_option_is_documented():
 
 def test_help_has_examples():
     shown = subprocess.run(
-        ["python", "-m", "hpo.run", "--help"],
+        [sys.executable, "-m", "hpo.run", "--help"],
         capture_output=True,
         text=True,
         cwd=REPOSITORY,
