@@ -201,6 +201,8 @@ class EvalPoint(Spec):
     """The grid point, in samples seen: equal for all batch sizes."""
     step: int
     val_loss: FiniteFloat
+    last: bool = False
+    """Whether the trial is at its end: there is nothing left to save by pruning it."""
 
 
 class TrialStats(Spec):

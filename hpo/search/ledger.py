@@ -113,7 +113,7 @@ class Ledger:
             asked.trial.report(point.val_loss, point.samples_seen)
         except UpdateFinishedTrialError:
             return Ending(outcome=Outcome.LOST, reason="it was ended by hand, in the dashboard")
-        if not asked.trial.should_prune():
+        if point.last or not asked.trial.should_prune():
             return None
         others = [
             t.intermediate_values[point.samples_seen]

@@ -153,7 +153,9 @@ def _evaluate(run: Run, grid: list[int], listener: Listener) -> float:
     if loss < run.best:
         run.best, run.best_weights = loss, run.adapter.flat.detach().clone()
     while grid and run.samples_seen >= grid[0]:
-        listener.evaluated(EvalPoint(samples_seen=grid.pop(0), step=run.step, val_loss=loss))
+        seen = grid.pop(0)
+        point = EvalPoint(samples_seen=seen, step=run.step, val_loss=loss, last=not grid)
+        listener.evaluated(point)
     return loss
 
 

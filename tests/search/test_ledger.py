@@ -184,6 +184,16 @@ def test_reports_lie_on_the_grid_and_the_median_prunes(ledger):
         assert ended.user_attrs[key] == value
 
 
+def test_a_trial_at_its_end_is_complete_however_bad(ledger):
+    for _ in range(4):
+        asked = ledger.ask()
+        assert ledger.report(asked, point(32, 1.0)) is None
+        ledger.finish(asked, Ending(outcome=Outcome.COMPLETE, reason="done", value=1.0))
+    bad = ledger.ask()
+    last = point(32, 9.0).model_copy(update={"last": True})
+    assert ledger.report(bad, last) is None
+
+
 def test_two_ledgers_that_take_turns_end_at_the_total(sqlite_url, spec, worker):
     ledgers = [worker(spec, sqlite_url, name) for name in ("here:1", "there:2")]
     live = []

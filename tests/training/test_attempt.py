@@ -25,7 +25,7 @@ def test_a_trial_learns_and_leaves_the_base_bit_for_bit(bench, order, ear):
     before, heard = checksum(bench.task.model), ear()
     finished = attempt(bench, order(), heard.listener)
     assert finished.fault is None and not finished.stopped and finished.clean
-    assert [point.samples_seen for point in heard.points] == [16, 32]
+    assert [(point.samples_seen, point.last) for point in heard.points] == [(16, False), (32, True)]
     assert heard.points[-1].val_loss < heard.points[0].val_loss
     assert checksum(bench.task.model) == before
 
