@@ -59,6 +59,8 @@ def _run_study(
         with screen:
             close = driver.run()
         verdict = _verdict(close, spec.name, driver.breaker_reason)
+    if close == Close.COMPLETE:
+        ledger.close()
     summary = summarise(study, spec, str(plan.runs_dir))
     screen.summary(summary, next_commands(plan, url, command, summary), verdict)
     return EXIT_CODES[close]

@@ -93,7 +93,6 @@ class Driver:
         while True:
             self._renew()
             if self._fill() and not self._live and self._ledger.is_complete():
-                self._ledger.close()
                 return Close.COMPLETE
             for slot, event in self._pool.poll(POLL_S):
                 self._handle(slot, event)
