@@ -36,6 +36,6 @@ def find(kind: str, name: str, *, beside: Path | None = None) -> Path:
 def _unknown(kind: str, name: str) -> str:
     known = sorted({path.stem for folder in folders(kind) for path in folder.glob("*.toml")})
     close = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
+    hint = f"; did you mean {close[0]}?" if close else "."
     singular = {"studies": "study", "search_spaces": "search space"}[kind]
     return f"{name}: unknown {singular}{hint} There are: {', '.join(known)}; or give a .toml file"
