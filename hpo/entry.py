@@ -15,12 +15,11 @@ from hpo.files import Options, load_study
 from hpo.machine import Machine, look
 from hpo.plan import make_plan
 from hpo.screen import choose_screen
-from hpo.search.storage import parse_url, redacted
+from hpo.search.storage import VARIABLE, chosen, parse_url, redacted
 from hpo.session import Command, dry_run, run_study
 from hpo.specs import StudySpec
 from hpo.units import parse_duration, parse_size
 
-DEFAULT_STORAGE = "sqlite:///hpo.db"
 WRONG_INPUT = 2
 INTERRUPTED = 130
 NUMBER = re.compile(r"[1-9][0-9]{0,3}")
@@ -73,7 +72,7 @@ def _execute(request: Request) -> int:
     limits = _limits(request)
     machine = look()
     spec, notes = _load(request, machine)
-    url = parse_url(_storage(request))
+    url = parse_url(chosen(request.storage))
     plan = make_plan(
         spec,
         machine,
@@ -89,15 +88,11 @@ def _execute(request: Request) -> int:
     return run_study(plan, url, screen, _command(request, url), timeout_s=limits.timeout_s)
 
 
-def _storage(request: Request) -> str:
-    return request.storage or os.environ.get("HPO_STORAGE") or DEFAULT_STORAGE
-
-
 def _command(request: Request, url: URL) -> Command:
     """The command to type again; a password that stood in it is hidden."""
-    given = _storage(request)
+    given = chosen(request.storage)
     words = tuple(word.replace(given, redacted(url)) for word in request.words)
-    from_environment = request.storage is None and "HPO_STORAGE" in os.environ
+    from_environment = not request.storage and given == os.environ.get(VARIABLE)
     return Command(words=words, storage_from_environment=from_environment)
 
 

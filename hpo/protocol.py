@@ -25,7 +25,7 @@ class Setup(Spec):
     study: StudySpec
     memory_limit_bytes: int | None
     gpu: bool
-    """Whether the runner was given a GPU; without it, it must not fall back to the CPU."""
+    """Whether the runner was given a GPU; it never falls back to the CPU."""
     zero_shot: bool
     """Whether to evaluate the base without an adapter."""
 
@@ -85,8 +85,7 @@ class SetupFailed(Spec):
 
     kind: Literal["setup_failed"] = "setup_failed"
     message: str
-    traceback: str | None
-    """None if the message says all: the user's to mend."""
+    """One sentence; the traceback of what is not the user's to mend is in the runner's log."""
 
 
 class Cost(Spec):

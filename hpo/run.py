@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-DEFAULT_STORAGE = "sqlite:///hpo.db"
 EXAMPLES = """
 Examples:
 
@@ -43,7 +42,7 @@ def run(
     name: Annotated[str | None, typer.Option(help="Name to store it under.")] = None,
     storage: Annotated[
         str | None,
-        typer.Option(help=f"Database URL; else $HPO_STORAGE, else {DEFAULT_STORAGE}."),
+        typer.Option(help="Database URL; else $HPO_STORAGE, else sqlite:///hpo.db."),
     ] = None,
     trials: Annotated[int | None, typer.Option(help="Finished trials in all.")] = None,
     timeout: Annotated[str | None, typer.Option(help="Stop after this time: 90s, 30m, 8h.")] = None,

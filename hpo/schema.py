@@ -3,7 +3,6 @@
 `hpo.run` does it too, one process at a time; this is for a deployment that wants it done once.
 """
 
-import os
 from typing import Annotated
 
 import typer
@@ -21,10 +20,10 @@ def schema(
     """Makes the tables."""
     from hpo.errors import HpoError
     from hpo.search.leases import METADATA
-    from hpo.search.storage import connect, parse_url, redacted
+    from hpo.search.storage import chosen, connect, parse_url, redacted
 
     try:
-        url = parse_url(storage or os.environ.get("HPO_STORAGE") or "sqlite:///hpo.db")
+        url = parse_url(chosen(storage))
         METADATA.create_all(connect(url).engine)
     except HpoError as error:
         typer.echo(f"error: {error}", err=True)

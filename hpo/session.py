@@ -56,7 +56,7 @@ def _run_study(
     else:
         pool = Pool(spec, plan.placement, plan.runs_dir, zero_shot_known=ledger.knows_zero_shot())
         driver = Driver(spec, ledger, pool, screen, runs_dir=plan.runs_dir, timeout_s=timeout_s)
-        with screen:
+        with screen.running():
             close = driver.run()
         verdict = _verdict(close, spec.name, driver.breaker_reason)
     if close == Close.COMPLETE:

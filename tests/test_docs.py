@@ -4,6 +4,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from hpo.search.outcomes import CONSEQUENCES
 from hpo.specs import Outcome
 from tests.commands import REPOSITORY, environment
@@ -31,8 +33,10 @@ def test_the_two_commands_open_the_readme():
     ]
 
 
-def test_every_option_is_documented():
-    shown = subprocess.run(
+@pytest.fixture(scope="module")
+def shown():
+    """What --help prints."""
+    return subprocess.run(
         [sys.executable, "-m", "hpo.run", "--help"],
         capture_output=True,
         text=True,
@@ -40,20 +44,16 @@ def test_every_option_is_documented():
         cwd=REPOSITORY,
         env=environment(),
     ).stdout
+
+
+def test_every_option_is_documented(shown):
     options = set(re.findall(r"--[a-z][a-z-]+", shown)) - {"--help"}
     assert len(options) > 12
     for option in options:
         assert f"`{option}`" in README, option
 
 
-def test_help_has_examples():
-    shown = subprocess.run(
-        [sys.executable, "-m", "hpo.run", "--help"],
-        capture_output=True,
-        text=True,
-        cwd=REPOSITORY,
-        env=environment(),
-    ).stdout
+def test_help_has_examples(shown):
     assert "Examples:" in shown and "--dry-run" in shown
 
 

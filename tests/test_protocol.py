@@ -62,8 +62,7 @@ EVENTS = [
             zero_shot=HARD,
         )
     ),
-    SetupFailed(message=TEXT, traceback=None),
-    SetupFailed(message="m", traceback=TEXT),
+    SetupFailed(message=TEXT),
     Inspected(
         costs=(
             Cost(

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import re
-from types import TracebackType
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TextIO
 
 from pydantic import BaseModel
@@ -38,16 +38,9 @@ class JsonScreen:
         found = dataclasses.asdict(summary)
         self._write("summary", {**found, "verdict": verdict, "commands": commands})
 
-    def __enter__(self) -> "JsonScreen":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        pass
+    def running(self) -> AbstractContextManager[None]:
+        """Nothing to begin or end."""
+        return nullcontext()
 
     def _write(self, name: str, fields: dict[str, Any]) -> None:
         self._out.write(json.dumps({"event": name, **fields}, default=_plain) + "\n")

@@ -2,8 +2,9 @@
 
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import TracebackType
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -107,15 +108,11 @@ class LiveScreen(PlainScreen):
         parts = (f"{self._finished} of {self._trials}", counts, best, f"{spent} of device time")
         return " | ".join(part for part in parts if part)
 
-    def __enter__(self) -> "LiveScreen":
-        self._live.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._rows.clear()
-        self._live.stop()
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Shows the table, and at the end the study without trials."""
+        with self._live:
+            try:
+                yield
+            finally:
+                self._rows.clear()

@@ -1,6 +1,6 @@
 """Plain lines: what is worth keeping in a log file."""
 
-from types import TracebackType
+from contextlib import AbstractContextManager, nullcontext
 
 from rich.console import Console
 
@@ -56,16 +56,9 @@ class PlainScreen:
         for line in text.summary_lines(summary, commands, verdict):
             self._print(line)
 
-    def __enter__(self) -> "PlainScreen":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        pass
+    def running(self) -> AbstractContextManager[None]:
+        """Nothing to begin or end."""
+        return nullcontext()
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False)

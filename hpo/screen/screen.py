@@ -1,6 +1,6 @@
 """What every screen can do."""
 
-from types import TracebackType
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from hpo.plan import Plan
@@ -10,7 +10,7 @@ from hpo.search.summary import Summary
 
 
 class Screen(Watcher, Protocol):
-    """A way to show a study; entered while trials run."""
+    """A way to show a study."""
 
     def plan(self, plan: Plan, finished: int | None) -> None:
         """Says what will be done, before anything starts; `finished` is None if nobody looked."""
@@ -21,13 +21,5 @@ class Screen(Watcher, Protocol):
     def summary(self, summary: Summary, commands: list[str], verdict: str) -> None:
         """Says what came out, and what to type next."""
 
-    def __enter__(self) -> "Screen":
-        """Begins to show trials."""
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Ends it."""
+    def running(self) -> AbstractContextManager[None]:
+        """Entered while trials run."""

@@ -18,7 +18,7 @@ from hpo.search.events import (
     TrialStarted,
     Watcher,
 )
-from hpo.search.interrupt import Interrupt
+from hpo.search.interrupt import Interrupt, interruptible
 from hpo.search.ledger import Asked, Ending, Ledger
 from hpo.search.pool import Pool, Slot
 from hpo.search.process import Death
@@ -79,7 +79,7 @@ class Driver:
 
     def run(self) -> Close:
         """Runs to the end; no trial of this driver is RUNNING when it returns or raises."""
-        with Interrupt() as interrupt:
+        with interruptible() as interrupt:
             try:
                 self._pool.start()
                 return self._loop(interrupt)

@@ -1,32 +1,31 @@
 """Ctrl-C, SIGTERM and a lost terminal as a flag: the driver then ends with everything told."""
 
 import signal
-from types import FrameType, TracebackType
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+@dataclass
 class Interrupt:
-    """While entered, signals set `signalled` instead of raising; further ones change nothing."""
+    """Whether somebody wants the driver to end."""
 
-    def __init__(self) -> None:
-        self.signalled = False
-        self._previous: dict[signal.Signals, Any] = {}
+    signalled: bool = False
 
-    def __enter__(self) -> "Interrupt":
-        for number in SIGNALS:
-            self._previous[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def note(self, *_: object) -> None:
+        """Handles a signal; further ones change nothing."""
         self.signalled = True
+
+
+@contextmanager
+def interruptible() -> Iterator[Interrupt]:
+    """While entered, signals set `signalled` instead of raising."""
+    interrupt = Interrupt()
+    previous = {number: signal.signal(number, interrupt.note) for number in SIGNALS}
+    try:
+        yield interrupt
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

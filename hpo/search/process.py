@@ -52,11 +52,6 @@ class RunnerProcess:
         assert self._process.stdout is not None
         os.set_blocking(self._process.stdout.fileno(), False)
 
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._process.pid
-
     def fileno(self) -> int:
         """The pipe to wait on."""
         assert self._process.stdout is not None

@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from sqlalchemy.engine import make_url
 
 from hpo.errors import StorageError
 
+VARIABLE = "HPO_STORAGE"
+DEFAULT = "sqlite:///hpo.db"
 DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
 PACKAGES = {"psycopg": "'psycopg[binary]'"}  # where it is not the driver's name
 SECRET = re.compile("pass|secret|token", re.IGNORECASE)
@@ -46,6 +49,11 @@ def parse_url(given: str) -> URL:
     if backend in DRIVERS and "+" not in url.drivername:
         url = url.set(drivername=f"{backend}+{DRIVERS[backend]}")
     return url
+
+
+def chosen(option: str | None) -> str:
+    """The URL as given: the option, else $HPO_STORAGE, else a file here."""
+    return option or os.environ.get(VARIABLE) or DEFAULT
 
 
 def redacted(url: URL) -> str:

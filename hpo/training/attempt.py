@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 
 from hpo.errors import DataError
 from hpo.protocol import Finished
-from hpo.specs import Fault, Outcome, TrialOrder, TrialStats
+from hpo.specs import Fault, Outcome, TrialConfig, TrialOrder, TrialStats
 from hpo.training.export import export
 from hpo.training.finite import NonFiniteError
 from hpo.training.loop import Bench, Listener, Run, new_adapter, train
@@ -30,7 +30,7 @@ def attempt(bench: Bench, order: TrialOrder, listener: Listener) -> Finished:
         completed = train(run, listener)
         _keep_best(run)
     except Exception as error:  # whatever it is, the driver must hear of it
-        fault = classify(bench, run, error)
+        fault = classify(bench, order, run, error)
         cuda_is_broken = isinstance(error, torch.AcceleratorError)
         error.__traceback__ = None  # its frames hold the tensors of the failed step
     finally:
@@ -46,16 +46,15 @@ def attempt(bench: Bench, order: TrialOrder, listener: Listener) -> Finished:
     )
 
 
-def classify(bench: Bench, run: Run | None, error: Exception) -> Fault:
-    """What an exception means for the trial."""
-    step = run.step if run else 0
-    phase = run.phase if run else "set-up"
+def classify(bench: Bench, order: TrialOrder, run: Run | None, error: Exception) -> Fault:
+    """What an exception means for the trial; without a run it fell while it was set up."""
+    step, phase = (run.step, run.phase) if run else (0, "set-up")
     if isinstance(error, NonFiniteError):
         place = f"{error.where} of the {phase}" if phase == "evaluation" else error.where
         reason = f"NaN or infinity at step {step}, first in the {place}"
         return Fault(outcome=Outcome.NAN, reason=reason, step=step, where=error.where)
     if is_out_of_memory(error):
-        return _out_of_memory(bench, run, error)
+        return _out_of_memory(bench, order.config, step, phase, error)
     if isinstance(error, DataError):
         return Fault(outcome=Outcome.DATA_ERROR, reason=str(error), step=step)
     if isinstance(error, OSError | SafetensorError):
@@ -68,15 +67,13 @@ def classify(bench: Bench, run: Run | None, error: Exception) -> Fault:
     return Fault(outcome=Outcome.CRASHED, reason=reason, step=step, traceback=text)
 
 
-def _out_of_memory(bench: Bench, run: Run | None, error: Exception) -> Fault:
-    step, phase = (run.step, run.phase) if run else (0, "set-up")
+def _out_of_memory(
+    bench: Bench, config: TrialConfig, step: int, phase: str, error: Exception
+) -> Fault:
     capacity = bench.gauge.capacity_bytes
     requested = requested_bytes(error)
-    needed = 0
-    if run is not None:
-        config = run.order.config
-        trainable = bench.base.trainable(config.lora_r)
-        needed = bench.footprint.estimate(batch_size=config.batch_size, trainable=trainable)
+    trainable = bench.base.trainable(config.lora_r)
+    needed = bench.footprint.estimate(batch_size=config.batch_size, trainable=trainable)
     of = f" of {capacity / 2**30:.2f} GiB" if capacity else ""
     return Fault(
         outcome=Outcome.OOM,

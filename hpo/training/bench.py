@@ -14,7 +14,7 @@ import hpo
 from hpo.data import read_examples
 from hpo.errors import HpoError, MissingError
 from hpo.protocol import BaseFacts, Setup
-from hpo.specs import ModelSpec, TrialConfig, TrialOrder
+from hpo.specs import TrialConfig, TrialOrder
 from hpo.training.evaluate import val_loss
 from hpo.training.finite import NonFiniteError
 from hpo.training.footprint import Footprint, measure
@@ -24,8 +24,8 @@ from hpo.training.memory import MemoryGauge
 from hpo.training.tasks import Task, load_task
 
 BASE_DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "float16": torch.float16}
-CACHE_BYTES = 512 << 20  # of preprocessed images; an eighth of a memory limit
 ADAPTER_DTYPES = {"float32": torch.float32, "bf16": torch.float32, "float16": torch.float16}
+CACHE_BYTES = 512 << 20  # of preprocessed images; an eighth of a memory limit
 
 
 def seed_everything(seed: int) -> None:
@@ -37,21 +37,20 @@ def seed_everything(seed: int) -> None:
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # slow
 
 
-def pick_device(model: ModelSpec, *, gpu: bool) -> torch.device:
-    """The device of a study on this machine.
+def pick_device(*, gpu: bool) -> torch.device:
+    """The device that the driver's placement has decided on.
 
     Raises:
-        MissingError: it asks for a GPU and there is none.
+        MissingError: it is a GPU, and torch cannot use it.
     """
-    if model.device == "cuda" and not torch.cuda.is_available():
-        raise MissingError("model.device = cuda: this machine shows no GPU; use cpu or auto")
-    if gpu and not torch.cuda.is_available():
+    if not gpu:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
         raise MissingError(
             "nvidia-smi lists a GPU, but torch cannot use it: install a torch with CUDA that suits "
             "the driver, or use --set model.device=cpu"
         )
-    use_gpu = torch.cuda.is_available() and model.device != "cpu"
-    return torch.device("cuda", 0) if use_gpu else torch.device("cpu")
+    return torch.device("cuda", 0)
 
 
 def set_up(setup: Setup) -> tuple[Bench, BaseFacts]:
@@ -63,7 +62,7 @@ def set_up(setup: Setup) -> tuple[Bench, BaseFacts]:
     study = setup.study
     torch.set_num_threads(1)  # two threads on a busy core wait for each other at every step
     seed_everything(study.search.seed)
-    device = pick_device(study.model, gpu=setup.gpu)
+    device = pick_device(gpu=setup.gpu)
     gauge = MemoryGauge(device, setup.memory_limit_bytes)
     examples = read_examples(study.data)
     task = load_task(

@@ -2,7 +2,6 @@
 
 import csv
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 COLUMNS = (
@@ -32,13 +31,6 @@ class CurveFile:
         if "val_loss" in values:
             self._file.flush()
 
-    def __enter__(self) -> "CurveFile":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Ends the file."""
         self._file.close()

@@ -22,7 +22,7 @@ def cost(bench: Bench, config: TrialConfig) -> Cost:
         for _ in range(2):  # the first pass warms up
             step_s = _timed_step(run)
     except Exception as error:  # whatever it is, the other configurations are still of interest
-        problem = classify(bench, run, error).reason
+        problem = classify(bench, order, run, error).reason
     finally:
         bench.base.attach(None)
     spec = bench.study.trial

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -108,7 +109,7 @@ def train(run: Run, listener: Listener) -> bool:
         epochs=spec.epochs,
         seed=(run.bench.study.search.seed, run.order.seed_number),
     )
-    with CurveFile(Path(run.order.folder)) as curve:
+    with closing(CurveFile(Path(run.order.folder))) as curve:
         for batch in batches:
             rate = config.learning_rate * factor(config.scheduler, run.step, run.steps, warmup)
             loss, norm = _step(run, optimizer, rate, batch)

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 
-PAGE = resource.getpagesize()
 FAILURES = (
     "can't allocate memory",
     "not enough memory",

@@ -117,10 +117,11 @@ def serve(line: Line) -> None:
     try:
         bench, facts = set_up(setup)
     except HpoError as error:
-        line.send(SetupFailed(message=str(error), traceback=None))
+        line.send(SetupFailed(message=str(error)))
         return
     except Exception as error:  # the driver shows it and ends the study
-        line.send(SetupFailed(message=_setup_message(error), traceback=traceback.format_exc()))
+        traceback.print_exc()
+        line.send(SetupFailed(message=_setup_message(error)))
         return
     line.send(Ready(facts=facts))
     while not isinstance(command := line.next(), Quit):

@@ -13,6 +13,7 @@ from transformers import (
 from hpo.training.lora import LoraBase
 from hpo.training.tasks.captioning import QFORMER
 
+ADAPTER_OF_RANK_8 = 2_420_736  # the published number of all parameters counts it in
 FLAN_T5_XL = T5Config(
     vocab_size=32128,
     d_model=2048,
@@ -33,19 +34,23 @@ VICUNA_7B = LlamaConfig(
 )
 
 
+def on_meta(text_config):
+    """An InstructBLIP of published dimensions, without memory behind it."""
+    qformer = InstructBlipQFormerConfig(vocab_size=30523)
+    config = InstructBlipConfig(text_config=text_config, qformer_config=qformer)
+    with torch.device("meta"):
+        return InstructBlipForConditionalGeneration(config)
+
+
 @pytest.fixture(scope="module", params=[FLAN_T5_XL, VICUNA_7B], ids=["flan-t5-xl", "vicuna-7b"])
 def model(request):
-    config = InstructBlipConfig(
-        text_config=request.param, qformer_config=InstructBlipQFormerConfig(vocab_size=30523)
-    )
-    with torch.device("meta"):
-        return InstructBlipForConditionalGeneration(config).requires_grad_(False)
+    return on_meta(request.param).requires_grad_(False)
 
 
 def test_adapters_are_the_240_tensors_of_the_qformer_and_no_others(model):
     base = LoraBase(model, QFORMER)
     assert 2 * len(base.names) == 240
-    assert base.trainable(8) == 2_420_736
+    assert base.trainable(8) == ADAPTER_OF_RANK_8
     assert base.trainable(4) == 1_210_368
     assert all(name.startswith("qformer.encoder.") for name in base.names)
     linears = [
@@ -58,17 +63,8 @@ def test_adapters_are_the_240_tensors_of_the_qformer_and_no_others(model):
 
 
 def test_flan_t5_has_the_published_number_of_parameters():
-    config = InstructBlipConfig(
-        text_config=FLAN_T5_XL, qformer_config=InstructBlipQFormerConfig(vocab_size=30523)
-    )
-    with torch.device("meta"):
-        model = InstructBlipForConditionalGeneration(config)
+    model = on_meta(FLAN_T5_XL)
     counted = sum(p.numel() for p in model.parameters())
     head = model.language_model.lm_head.weight
     tied = head is model.language_model.shared.weight
-    assert counted + (head.numel() if tied else 0) == 4_025_389_824 - base_trainable()
-
-
-def base_trainable():
-    """The figure of the notes counts the adapter of rank 8 in."""
-    return 2_420_736
+    assert counted + (head.numel() if tied else 0) == 4_025_389_824 - ADAPTER_OF_RANK_8

@@ -94,7 +94,7 @@ def test_a_gpu_limit_is_real_and_leaves_nothing_behind(order, ear):
     from tests.training.conftest import SMALL
 
     study = load_study("rsicap", Options(scale="mini", assignments=(*SMALL, "data.samples=150")))
-    setup = Setup(study=study, memory_limit_bytes=200 << 20, gpu=False, zero_shot=False)
+    setup = Setup(study=study, memory_limit_bytes=200 << 20, gpu=True, zero_shot=False)
     bench, _ = set_up(setup)
     finished = attempt(bench, order(batch_size=120), ear().listener)
     assert finished.fault.outcome == "oom" and finished.clean
