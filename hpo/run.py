@@ -83,7 +83,7 @@ def run(
         runs_dir=runs_dir,
         dry_run=dry_run,
         as_json=as_json,
-        words=("python", "-m", "hpo.run", *sys.argv[1:]),
+        typed=tuple(sys.argv[1:]),
     )
     raise typer.Exit(execute(request))
 

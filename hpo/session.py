@@ -1,7 +1,10 @@
 """Wires one run of a study: plan, open, drive, summarise."""
 
 import shlex
+import shutil
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from sqlalchemy import URL
 
@@ -26,7 +29,7 @@ EXIT_CODES = {Close.COMPLETE: 0, Close.TIMEOUT: 0, Close.BROKEN: 1, Close.INTERR
 class Command:
     """What the user typed, for the commands that are suggested next."""
 
-    words: tuple[str, ...]
+    options: tuple[str, ...]
     storage_from_environment: bool
 
 
@@ -80,24 +83,35 @@ def _verdict(close: Close, name: str, reason: str) -> str:
     return f"study {name} stopped itself: {reason}"
 
 
+def program(name: str) -> str:
+    """What to type for a program of this environment: its name if that finds it, else its path."""
+    own = Path(sys.executable).with_name(name)
+    if not own.exists() or shutil.which(name) == str(own):
+        return name
+    return str(own.relative_to(Path.cwd())) if own.is_relative_to(Path.cwd()) else str(own)
+
+
 def next_commands(plan: Plan, url: URL, command: Command, summary: Summary) -> list[str]:
     """What a user may want to type now; no password in it."""
     shown = "$HPO_STORAGE" if command.storage_from_environment else redacted(url)
     quoted = shown if shown.startswith("$") else shlex.quote(shown)
-    commands = [f"optuna-dashboard {quoted}"]
-    words = shlex.join(command.words)
+    commands = [f"{program('optuna-dashboard')} {quoted}"]
+    begin = (program("python"), "-m", "hpo.run")
+    words = shlex.join((*begin, *command.options))
     if summary.finished < summary.trials:
         commands.append(f"{words}    # goes on")
     else:
-        more = _with_trials(command.words, 2 * summary.trials)
-        commands.append(f"{shlex.join(more)}    # goes on to {2 * summary.trials} trials")
+        more = _with_trials(command.options, 2 * summary.trials)
+        commands.append(
+            f"{shlex.join((*begin, *more))}    # goes on to {2 * summary.trials} trials"
+        )
     return commands
 
 
-def _with_trials(words: tuple[str, ...], trials: int) -> list[str]:
+def _with_trials(options: tuple[str, ...], trials: int) -> list[str]:
     kept: list[str] = []
     skip = False
-    for word in words:
+    for word in options:
         if skip or word.startswith("--trials="):
             skip = False
         elif word == "--trials":

@@ -166,8 +166,8 @@ class TrialConfig(Spec):
 class StudySpec(Spec):
     """A whole study, resolved: files, scale and options merged."""
 
-    name: str
-    """The name it is stored under."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    """The name it is stored under, and of its folder below the runs."""
     task: str
     search_space: str
     objective: Objective = Objective()

@@ -45,8 +45,8 @@ def load_study(study: str, options: Options) -> StudySpec:
             value = _constant(value)
         settings.put(key, value, f"--set {text}")
     default = path.stem if options.scale == "full" else f"{path.stem}-{options.scale}"
-    if options.name or not settings.has("name"):
-        settings.put(("name",), options.name or default, "--name")
+    if options.name is not None or not settings.has("name"):
+        settings.put(("name",), default if options.name is None else options.name, "--name")
     spec, found = _build(settings, with_space=not unreadable)
     problems += found
     if problems or spec is None:

@@ -18,6 +18,7 @@ TABLES: dict[Key, type[BaseModel]] = {
     ("search",): specs.SearchSpec,
     ("pruner",): specs.PrunerSpec,
 }
+NAMES = "must be letters, digits, '.', '_' or '-', at most 100; give another by --name"
 PARAMS: dict[str, type[BaseModel]] = {
     "float": specs.FloatParam,
     "int": specs.IntParam,
@@ -62,10 +63,19 @@ def _one(settings: Settings, key: Key, tag: str, item: Any) -> str:
         case "union_tag_invalid" | "union_tag_not_found":
             kinds = ", ".join(PARAMS)
             return sentence(settings, (*key, "type"), item["ctx"].get("tag"), f"must be {kinds}")
+        case "string_pattern_mismatch":
+            return sentence(settings, key, item["input"], NAMES)
     allowed = str(item["msg"]).replace("Input should be", "must be").replace("Value error, ", "")
-    if (key[0] == "space" and key[2:] == ("value",)) or len(key) > 3 or key[0] == "known":
+    if _is_scalar(key):
         allowed = "must be a number, a string or a boolean"
     return sentence(settings, key, item["input"], allowed)
+
+
+def _is_scalar(key: Key) -> bool:
+    """Whether a number, a string or a boolean belongs here: a union, which pydantic spells out."""
+    return (key[0] == "known" and len(key) > 2) or (
+        key[0] == "space" and (len(key) > 3 or key[2:] == ("value",))
+    )
 
 
 def _unknown_key(key: Key, tag: str) -> str:
