@@ -44,7 +44,7 @@ class Request:
     runs_dir: Path
     dry_run: bool
     as_json: bool
-    typed: tuple[str, ...]
+    words: tuple[str, ...]
 
 
 def execute(request: Request) -> int:
@@ -91,9 +91,9 @@ def _execute(request: Request) -> int:
 def _command(request: Request, url: URL) -> Command:
     """The command to type again; a password that stood in it is hidden."""
     given = chosen(request.storage)
-    options = tuple(word.replace(given, redacted(url)) for word in request.typed)
+    words = tuple(word.replace(given, redacted(url)) for word in request.words)
     from_environment = not request.storage and given == os.environ.get(VARIABLE)
-    return Command(options=options, storage_from_environment=from_environment)
+    return Command(words=words, storage_from_environment=from_environment)
 
 
 @dataclass(frozen=True, kw_only=True)

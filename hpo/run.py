@@ -83,7 +83,7 @@ def run(
         runs_dir=runs_dir,
         dry_run=dry_run,
         as_json=as_json,
-        typed=tuple(sys.argv[1:]),
+        words=tuple(sys.argv[1:]),
     )
     raise typer.Exit(execute(request))
 

@@ -29,7 +29,7 @@ EXIT_CODES = {Close.COMPLETE: 0, Close.TIMEOUT: 0, Close.BROKEN: 1, Close.INTERR
 class Command:
     """What the user typed, for the commands that are suggested next."""
 
-    options: tuple[str, ...]
+    words: tuple[str, ...]
     storage_from_environment: bool
 
 
@@ -97,11 +97,11 @@ def next_commands(plan: Plan, url: URL, command: Command, summary: Summary) -> l
     quoted = shown if shown.startswith("$") else shlex.quote(shown)
     commands = [f"{program('optuna-dashboard')} {quoted}"]
     begin = (program("python"), "-m", "hpo.run")
-    words = shlex.join((*begin, *command.options))
+    words = shlex.join((*begin, *command.words))
     if summary.finished < summary.trials:
         commands.append(f"{words}    # goes on")
     else:
-        more = _with_trials(command.options, 2 * summary.trials)
+        more = _with_trials(command.words, 2 * summary.trials)
         commands.append(
             f"{shlex.join((*begin, *more))}    # goes on to {2 * summary.trials} trials"
         )

@@ -120,8 +120,8 @@ def serve(line: Line) -> None:
         line.send(SetupFailed(message=str(error)))
         return
     except Exception as error:  # the driver shows it and ends the study
-        traceback.print_exc()
         line.send(SetupFailed(message=_setup_message(error)))
+        traceback.print_exc()  # last: where memory is short, it may fail itself
         return
     line.send(Ready(facts=facts))
     while not isinstance(command := line.next(), Quit):
