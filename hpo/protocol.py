@@ -3,9 +3,13 @@
 Down (driver to runner's standard input): Setup once, then Inspect or Run, Stop, Quit. End of file
 means that the driver is dead: the runner exits at once.
 
-Up (runner's standard output): Ready or SetupFailed once; for a Run any number of Progress and
-Evaluated, then exactly one Finished. A runner trains one trial at a time. Evaluated messages
-come in grid order; what comes for a trial after its Stop was sent is void, except Finished.
+Up (runner's standard output): Ready or SetupFailed once; for a Run first Resumed or StartedOver if
+it had earlier attempts, then any number of Progress, Evaluated and Checkpointed, then exactly one
+Finished. A runner trains one trial at a time. Evaluated messages come in grid order, those of
+earlier attempts (replayed) first; what comes for a trial after its Stop was sent is void, except
+Checkpointed and Finished. Progress comes at every step and evaluation batch, at most twice a second:
+a runner that is silent for `limits.hang_seconds` hangs. One that finds that it was silent for
+so long exits without another word or file: its trial is another's by then.
 """
 
 from typing import Annotated, Literal
@@ -16,6 +20,7 @@ from hpo.specs import EvalPoint, Fault, Spec, StudySpec, TrialConfig, TrialOrder
 
 CRASHED = 1  # exit statuses of a runner
 OUT_OF_MEMORY = 4
+HUNG = 5
 
 
 class Setup(Spec):
@@ -45,10 +50,12 @@ class Run(Spec):
 
 
 class Stop(Spec):
-    """End this trial at the next step, if it is still running."""
+    """End this trial at its next step or evaluation batch, if it is still running."""
 
     kind: Literal["stop"] = "stop"
     number: int
+    checkpoint: bool = False
+    """Whether to write a checkpoint before, so that another runner can go on from here."""
 
 
 class Quit(Spec):
@@ -120,12 +127,42 @@ class Progress(Spec):
     samples_per_s: float
 
 
+class Resumed(Spec):
+    """The trial goes on from the checkpoint of an earlier attempt."""
+
+    kind: Literal["resumed"] = "resumed"
+    number: int
+    samples_seen: int
+    seconds: float
+    """What the attempts up to that checkpoint took."""
+
+
+class StartedOver(Spec):
+    """The trial starts from the beginning, though it had earlier attempts."""
+
+    kind: Literal["started_over"] = "started_over"
+    number: int
+    reason: str
+    """Why no checkpoint of theirs could be used."""
+
+
 class Evaluated(Spec):
     """A point of the curve."""
 
     kind: Literal["evaluated"] = "evaluated"
     number: int
     point: EvalPoint
+    replayed: bool = False
+    """Whether an earlier attempt measured it."""
+
+
+class Checkpointed(Spec):
+    """A checkpoint lies in the trial's folder, complete."""
+
+    kind: Literal["checkpointed"] = "checkpointed"
+    number: int
+    samples_seen: int
+    size_bytes: int
 
 
 class Finished(Spec):
@@ -142,7 +179,16 @@ class Finished(Spec):
 
 Command = Annotated[Setup | Inspect | Run | Stop | Quit, Field(discriminator="kind")]
 Event = Annotated[
-    Ready | SetupFailed | Inspected | Progress | Evaluated | Finished, Field(discriminator="kind")
+    Ready
+    | SetupFailed
+    | Inspected
+    | Resumed
+    | StartedOver
+    | Progress
+    | Evaluated
+    | Checkpointed
+    | Finished,
+    Field(discriminator="kind"),
 ]
 _COMMANDS: TypeAdapter[Command] = TypeAdapter(Command)
 _EVENTS: TypeAdapter[Event] = TypeAdapter(Event)

@@ -32,7 +32,10 @@ class Outcome(StrEnum):
     NAN = "nan"
     TIMEOUT = "timeout"
     DATA_ERROR = "data_error"
+    DISK_FULL = "disk_full"
     CRASHED = "crashed"
+    KILLED = "killed"
+    HUNG = "hung"
     LOST = "lost"
     PREEMPTED = "preempted"
     OVER_BUDGET = "over_budget"
@@ -102,7 +105,7 @@ class SearchSpec(Spec):
     startup_trials: Annotated[int, Field(ge=0)] = 10
     """COMPLETE trials before TPE takes over from random sampling."""
     attempts: Positive = 3
-    """How often a trial is tried whose runner is lost."""
+    """How often a trial is tried whose worker is lost."""
 
 
 class PrunerSpec(Spec):
@@ -111,6 +114,23 @@ class PrunerSpec(Spec):
     startup_trials: Annotated[int, Field(ge=0)] = 4
     min_trials: Positive = 4
     warmup_evals: Annotated[int, Field(ge=0)] = 1
+
+
+class LimitsSpec(Spec):
+    """What a study may take, and how patient it is."""
+
+    hours: Rate | None = None
+    """Wall-clock time since the study began, over all processes and resumes."""
+    device_hours: Rate | None = None
+    """Device time of all trials, over all processes and resumes, failed ones included."""
+    hang_seconds: Rate = 120.0
+    """Without a step for so long, a trial is taken from its runner and goes on elsewhere."""
+    outage_seconds: Rate = 1800.0
+    """How long trials go on while the database cannot be reached."""
+    adapters: Annotated[int, Field(ge=1)] = 5
+    """Best trials whose adapters are kept."""
+    disk_gb: Rate = 50.0
+    """Space for checkpoints and adapters of this study."""
 
 
 class FloatParam(Spec):
@@ -176,6 +196,7 @@ class StudySpec(Spec):
     trial: TrialSpec = TrialSpec()
     search: SearchSpec = SearchSpec()
     pruner: PrunerSpec = PrunerSpec()
+    limits: LimitsSpec = LimitsSpec()
     known: tuple[dict[str, Scalar], ...] = ()
     """Configurations to try first; a parameter that one leaves out is sampled."""
     space: dict[str, Param] = {}
@@ -191,7 +212,11 @@ class TrialOrder(Spec):
     """Number that its seeds derive from: of the first attempt, so that a retry is the same."""
     config: TrialConfig
     folder: str
-    """Directory for its curve and its adapter."""
+    """Directory for its curve, its checkpoint and its adapter."""
+    earlier: tuple[str, ...] = ()
+    """Directories of earlier attempts, the latest first: it goes on from a checkpoint there."""
+    checkpoints: bool = True
+    """Whether to write checkpoints at eval points; at a hand-over it always does."""
 
 
 class EvalPoint(Spec):
@@ -209,11 +234,17 @@ class TrialStats(Spec):
     """What a trial cost."""
 
     seconds: float = 0.0
+    """Of this attempt alone."""
+    resumed_at_samples: int = 0
+    """Samples that earlier attempts had seen at the checkpoint it went on from."""
     samples_per_s: float = 0.0
     peak_memory_bytes: int = 0
     """Peak on the device beyond what an idle process holds: base, adapter, activations."""
+    held_memory_bytes: int = 0
+    """What the runner's process still holds when the trial is over."""
     trainable_parameters: int = 0
     steps: int = 0
+    """Steps of the whole trial so far, earlier attempts included."""
 
 
 class Fault(Spec):

@@ -17,6 +17,7 @@ TABLES: dict[Key, type[BaseModel]] = {
     ("trial",): specs.TrialSpec,
     ("search",): specs.SearchSpec,
     ("pruner",): specs.PrunerSpec,
+    ("limits",): specs.LimitsSpec,
 }
 NAMES = "must be letters, digits, '.', '_' or '-', at most 100; give another by --name"
 PARAMS: dict[str, type[BaseModel]] = {
