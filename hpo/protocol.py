@@ -7,9 +7,9 @@ Up (runner's standard output): Ready or SetupFailed once; for a Run first Resume
 it had earlier attempts, then any number of Progress, Evaluated and Checkpointed, then exactly one
 Finished. A runner trains one trial at a time. Evaluated messages come in grid order, those of
 earlier attempts (replayed) first; what comes for a trial after its Stop was sent is void, except
-Checkpointed and Finished. Progress comes at every step and evaluation batch, at most twice a second:
-a runner that is silent for `limits.hang_seconds` hangs. One that finds that it was silent for
-so long exits without another word or file: its trial is another's by then.
+Checkpointed and Finished. Progress comes at every step and evaluation batch, at most twice a
+second: a runner that is silent for `limits.hang_seconds` hangs. One that finds that it was silent
+for so long exits without another word or file: its trial is another's by then.
 """
 
 from typing import Annotated, Literal

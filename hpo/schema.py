@@ -19,12 +19,12 @@ def schema(
 ) -> None:
     """Makes the tables."""
     from hpo.errors import HpoError
-    from hpo.search.leases import METADATA
     from hpo.search.storage import chosen, connect, parse_url, redacted
+    from hpo.search.tables import create
 
     try:
         url = parse_url(chosen(storage))
-        METADATA.create_all(connect(url).engine)
+        create(connect(url).engine)
     except HpoError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error

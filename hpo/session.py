@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
+from hpo import slurm
 from hpo.errors import HpoError
 from hpo.plan import Plan
 from hpo.protocol import Inspect, Inspected, Ready
@@ -22,7 +23,13 @@ from hpo.search.study import open_study
 from hpo.search.summary import Summary, summarise
 from hpo.specs import CategoricalParam, ConstantParam, Param, Scalar, TrialConfig
 
-EXIT_CODES = {Close.COMPLETE: 0, Close.TIMEOUT: 0, Close.BROKEN: 1, Close.INTERRUPTED: 130}
+EXIT_CODES = {
+    Close.COMPLETE: 0,
+    Close.BUDGET: 0,
+    Close.TIMEOUT: 0,
+    Close.BROKEN: 1,
+    Close.INTERRUPTED: 130,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,17 +61,24 @@ def _run_study(
     ledger = Ledger(study, spec, leases)
     ledger.reap()
     screen.plan(plan, ledger.finished())
+    spent, _ = ledger.exhausted()
     if ledger.is_complete():
         close, verdict = Close.COMPLETE, f"study {spec.name} is complete: nothing left to do"
+    elif spent:
+        close, verdict = Close.BUDGET, _verdict(Close.BUDGET, spec.name, spent)
     else:
         pool = Pool(spec, plan.placement, plan.runs_dir, zero_shot_known=ledger.knows_zero_shot())
         driver = Driver(spec, ledger, pool, screen, runs_dir=plan.runs_dir, timeout_s=timeout_s)
         with screen.running():
             close = driver.run()
-        verdict = _verdict(close, spec.name, driver.breaker_reason)
+        verdict = _verdict(close, spec.name, driver.reason)
+        if driver.wants_requeue and slurm.requeue():
+            verdict += "; Slurm was asked to run this job again"
     if close == Close.COMPLETE:
         ledger.close()
-    summary = summarise(study, spec, str(plan.runs_dir))
+    summary = summarise(
+        study, spec, leases.usage(), total=ledger.budget.trials, folder=str(plan.runs_dir)
+    )
     screen.summary(summary, next_commands(plan, url, command, summary), verdict)
     return EXIT_CODES[close]
 
@@ -73,6 +87,8 @@ def _verdict(close: Close, name: str, reason: str) -> str:
     match close:
         case Close.COMPLETE:
             return f"study {name} is complete"
+        case Close.BUDGET:
+            return f"study {name} ends: {reason}; running trials are handed back"
         case Close.TIMEOUT:
             return f"study {name}: the time is up (--timeout); the same command goes on"
         case Close.INTERRUPTED:

@@ -85,8 +85,8 @@ def summary_lines(summary: Summary, commands: list[str], verdict: str) -> list[s
     counts = ", ".join(f"{count} {outcome}" for outcome, count in summary.counts.items())
     lines = [
         verdict,
-        f"{summary.finished} of {summary.trials} trials finished: {counts or 'none yet'}; "
-        f"{show_duration(summary.device_seconds)} of device time",
+        f"{summary.finished} of {summary.trials} trials finished: {counts or 'none yet'}",
+        f"{show_duration(summary.usage.total_s)} of device time{_by_outcome(summary)}",
     ]
     if summary.best:
         lines.append("best configurations:")
@@ -103,6 +103,12 @@ def summary_lines(summary: Summary, commands: list[str], verdict: str) -> list[s
         if failure.advice:
             lines.append(f"  what to do: {failure.advice}")
     return [*lines, "next:", *(f"  {command}" for command in commands)]
+
+
+def _by_outcome(summary: Summary) -> str:
+    parts = sorted(summary.usage.by_outcome.items(), key=lambda part: -part[1])
+    shown = ", ".join(f"{show_duration(seconds)} {outcome}" for outcome, seconds in parts)
+    return f": {shown}" if len(parts) > 1 else ""
 
 
 def _ranked(place: int, row: Ranked) -> str:

@@ -1,22 +1,37 @@
-"""Ctrl-C, SIGTERM and a lost terminal as a flag: the driver then ends with everything told."""
+"""Ctrl-C and the signals of schedulers as a flag: the driver then ends with everything told."""
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 @dataclass
 class Interrupt:
     """Whether somebody wants the driver to end."""
 
-    signalled: bool = False
+    signals: list[int] = field(default_factory=list)
 
-    def note(self, *_: object) -> None:
-        """Handles a signal; further ones change nothing."""
-        self.signalled = True
+    def note(self, number: int, _frame: object) -> None:
+        """Handles a signal."""
+        self.signals.append(number)
+
+    @property
+    def signalled(self) -> bool:
+        """Whether there was any signal."""
+        return bool(self.signals)
+
+    @property
+    def impatient(self) -> bool:
+        """Whether there was a second Ctrl-C: nothing more is waited for."""
+        return self.signals.count(signal.SIGINT) > 1
+
+    @property
+    def wants_requeue(self) -> bool:
+        """Whether Slurm announced the end of the job's time, and did not cancel it."""
+        return signal.SIGUSR1 in self.signals and signal.SIGTERM not in self.signals
 
 
 @contextmanager

@@ -1,51 +1,62 @@
-"""Who trains which trial: a table beside Optuna's, so that no trial stays RUNNING for ever.
+"""Who trains which trial, so that none stays RUNNING for ever and none is trained twice.
 
-Optuna's heartbeat beats only inside `study.optimize`. A lease is taken when a trial starts,
-renewed while its runner lives, and dropped when it ends. A RUNNING trial whose lease has expired,
-whose owner is a dead process of this host, or that never got a lease, is lost: whoever claims it
-first tells so. A claim changes or inserts one row, so that only one process wins it.
+Optuna's heartbeat beats only inside `study.optimize`, and beats on while CUDA hangs. A lease is
+taken before a trial becomes RUNNING, renewed from the progress of its training, and settled when
+the trial is told. Whoever sees a lease unchanged for its length may claim it, as may a process of
+the same host that finds its owner dead. Every change of hands is one row changed by one
+statement, so that only one process wins it.
+
+No clock of another host counts: a lease's age is how long this process itself has seen it
+unchanged, from look to look (Gray and Cheriton 1989 ask for bounded clocks; we cannot).
 """
 
 import os
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Double,
-    Integer,
-    MetaData,
-    Row,
-    String,
-    Table,
-    delete,
-    insert,
-    select,
-    update,
-)
+from sqlalchemy import ColumnElement, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-LEASE_S = 120.0
-METADATA = MetaData()
-LEASES = Table(
-    "hpo_leases",
-    METADATA,
-    Column("trial_id", Integer, primary_key=True, autoincrement=False),
-    Column("study_id", Integer, nullable=False, index=True),
-    Column("worker", String(255), nullable=False),
-    Column("place", String(255), nullable=False),
-    Column("pid", Integer, nullable=False),
-    Column("process_started", BigInteger, nullable=False),
-    Column("expires_at", Double, nullable=False),
-)
+from hpo import slurm
+from hpo.errors import StorageError
+from hpo.search.sightings import Sightings
+from hpo.search.tables import LEASES, USAGE
+from hpo.specs import Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sign:
+    """What is known of a trial of ours when its lease is renewed."""
+
+    alive: bool
+    """Whether it got on since the last renewal; if not, its lease gets no younger."""
+    samples_seen: int
+    checkpoint_at: int
+    """Samples seen at its last checkpoint."""
+    device_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """Device time of a study, in seconds."""
+
+    by_outcome: dict[str, float]
+    """Of attempts that have ended."""
+    running_s: float
+    """Of those that have not, as their leases last told."""
+    running: int
+
+    @property
+    def total_s(self) -> float:
+        """All of it."""
+        return sum(self.by_outcome.values()) + self.running_s
 
 
 class Leases:
@@ -56,113 +67,182 @@ class Leases:
         storage: RDBStorage,
         study: optuna.Study,
         *,
+        lease_s: float,
         clock: Callable[[], float] = time.time,
-        lease_s: float = LEASE_S,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = storage.engine
-        self._study = study
+        self._study_id = study._study_id
         self._clock = clock
         self._lease_s = lease_s
+        self._sightings = Sightings(monotonic)
+        self._leaseless = Sightings(monotonic)
         self.host = socket.gethostname()
         self.worker = f"{self.host}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        METADATA.create_all(self._engine)
 
-    def take(self, trial_id: int) -> None:
-        """Becomes the owner of a trial that was just asked for.
-
-        A lease that is there already belonged to a trial that was deleted: SQLite gives ids again.
-        """
-        if not self._insert(trial_id):
-            stale = LEASES.c.trial_id == trial_id
-            with self._engine.begin() as connection:
-                connection.execute(update(LEASES).where(stale).values(**self._mark()))
-
-    def _insert(self, trial_id: int) -> bool:
-        """Makes a lease; False if there is one."""
+    def take(self, trial_id: int) -> bool:
+        """Becomes the owner of a trial that nobody owns; False if somebody does."""
+        fresh = {"renewals": 0, "samples_seen": 0, "checkpoint_at": 0, "device_seconds": 0.0}
+        values = {"trial_id": trial_id, "study_id": self._study_id, **self._mark(), **fresh}
         try:
             with self._engine.begin() as connection:
-                connection.execute(insert(LEASES).values(trial_id=trial_id, **self._mark()))
+                connection.execute(insert(LEASES).values(values))
         except IntegrityError:
-            return False
+            return self.owns(trial_id)
         return True
+
+    def owns(self, trial_id: int) -> bool:
+        """Whether the trial is this worker's."""
+        with self._engine.connect() as connection:
+            found = connection.execute(select(LEASES.c.trial_id).where(self._ours(trial_id)))
+            return found.first() is not None
 
     def _mark(self) -> dict[str, Any]:
         """What this worker writes into a lease of its own."""
         return {
-            "study_id": self._study._study_id,
             "worker": self.worker,
             "place": place(),
             "pid": os.getpid(),
             "process_started": process_started(os.getpid()),
+            "job": slurm.job(),
+            "restarts": slurm.restarts(),
+            "lease_s": self._lease_s,
             "expires_at": self._clock() + self._lease_s,
         }
 
-    def renew(self, trial_ids: Iterable[int]) -> set[int]:
-        """Extends leases; the trials that are no longer this worker's."""
+    def _ours(self, trial_id: int) -> ColumnElement[bool]:
+        return (LEASES.c.trial_id == trial_id) & (LEASES.c.worker == self.worker)
+
+    def renew(self, signs: Mapping[int, Sign]) -> set[int]:
+        """Writes signs of life by trial id; the trials that are no longer this worker's."""
         lost = set()
         with self._engine.begin() as connection:
-            for trial_id in trial_ids:
-                ours = (LEASES.c.trial_id == trial_id) & (LEASES.c.worker == self.worker)
-                until = self._clock() + self._lease_s
-                result = connection.execute(update(LEASES).where(ours).values(expires_at=until))
-                if result.rowcount == 0:
+            for trial_id, sign in signs.items():
+                values: dict[str, Any] = {
+                    "samples_seen": sign.samples_seen,
+                    "checkpoint_at": sign.checkpoint_at,
+                    "device_seconds": sign.device_seconds,
+                }
+                if sign.alive:
+                    values["expires_at"] = self._clock() + self._lease_s
+                    values["renewals"] = LEASES.c.renewals + 1
+                done = connection.execute(update(LEASES).where(self._ours(trial_id)).values(values))
+                if done.rowcount == 0:
                     lost.add(trial_id)
         return lost
 
-    def drop(self, trial_id: int) -> None:
-        """Gives a lease up, once the trial is told."""
-        ours = (LEASES.c.trial_id == trial_id) & (LEASES.c.worker == self.worker)
+    def settle(self, trial_id: int, outcome: Outcome, device_seconds: float) -> None:
+        """Gives a lease up and books its device time, both or neither, and only once."""
         with self._engine.begin() as connection:
-            connection.execute(delete(LEASES).where(ours))
+            done = connection.execute(delete(LEASES).where(self._ours(trial_id)))
+            if done.rowcount == 0:
+                return
+            connection.execute(
+                update(USAGE)
+                .where((USAGE.c.study_id == self._study_id) & (USAGE.c.outcome == outcome.value))
+                .values(
+                    trials=USAGE.c.trials + 1,
+                    device_seconds=USAGE.c.device_seconds + device_seconds,
+                )
+            )
 
-    def claim_lost(self) -> list[FrozenTrial]:
-        """The RUNNING trials that nobody trains, now this worker's to tell.
+    def drop(self, trial_id: int) -> None:
+        """Gives up the lease of a trial that was not trained."""
+        with self._engine.begin() as connection:
+            connection.execute(delete(LEASES).where(self._ours(trial_id)))
 
-        Leases are read before trials: a trial that ends in between is then not RUNNING any more.
+    def all(self) -> list[Row[Any]]:
+        """Every lease of the study.
+
+        Raises:
+            StorageError: the database is SQLite and another host works on it.
         """
         with self._engine.connect() as connection:
-            found = connection.execute(
-                select(LEASES).where(LEASES.c.study_id == self._study._study_id)
-            )
-            rows = {row.trial_id: row for row in found}
-        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return [trial for trial in running if self._claim(trial, rows.get(trial._trial_id))]
+            found = connection.execute(select(LEASES).where(LEASES.c.study_id == self._study_id))
+            rows = list(found)
+        if self._engine.dialect.name == "sqlite":
+            self._refuse_other_hosts(rows)
+        return rows
 
-    def _claim(self, trial: FrozenTrial, row: Row[Any] | None) -> bool:
-        if row is None:
-            return self._claim_leaseless(trial)
-        if row.expires_at >= self._clock() and not self._is_dead(row):
-            return False
+    def _refuse_other_hosts(self, rows: list[Row[Any]]) -> None:
+        for row in rows:
+            if _host(row.place) != _host(place()) and row.expires_at > self._clock():
+                raise StorageError(
+                    f"database {self._engine.url.database}: host {row.worker.split(':')[0]} works "
+                    "on it too, and SQLite serves one host; use PostgreSQL or MariaDB "
+                    "(--storage), or, if that host has ended, try again in "
+                    f"{row.expires_at - self._clock():.0f} s"
+                )
+
+    def abandoned(self) -> list[Row[Any]]:
+        """The leases whose owners are dead, or have been silent for the length of the lease."""
+        rows = self.all()
+        ages = self._sightings.ages({r.trial_id: (r.worker, r.renewals) for r in rows})
+        return [row for row in rows if ages[row.trial_id] >= row.lease_s or self._is_dead(row)]
+
+    def leaseless(self, running: Iterable[int]) -> list[int]:
+        """Those of the RUNNING trials that nobody has held for the length of a lease."""
+        held = {row.trial_id for row in self.all()}
+        ages = self._leaseless.ages({trial_id: None for trial_id in set(running) - held})
+        return [trial_id for trial_id, age in ages.items() if age >= self._lease_s]
+
+    def _is_dead(self, row: Row[Any]) -> bool:
+        """Whether its owner was a process beside this one, or this job before it was requeued."""
+        if row.place == place():
+            return process_started(row.pid) != int(row.process_started)
+        return bool(row.job and row.job == slurm.job() and row.restarts < slurm.restarts())
+
+    def forget(self) -> None:
+        """The database was away: what was unchanged meanwhile says nothing about its owner."""
+        self._sightings.forget()
+        self._leaseless.forget()
+
+    def claim(self, row: Row[Any]) -> bool:
+        """Becomes the owner of an abandoned lease; False if another was faster."""
         same = (
             (LEASES.c.trial_id == row.trial_id)
             & (LEASES.c.worker == row.worker)
-            & (LEASES.c.expires_at == row.expires_at)
+            & (LEASES.c.renewals == row.renewals)
         )
         with self._engine.begin() as connection:
-            done = connection.execute(update(LEASES).where(same).values(**self._mark()))
+            done = connection.execute(
+                update(LEASES).where(same).values(renewals=row.renewals + 1, **self._mark())
+            )
             return done.rowcount == 1
 
-    def _is_dead(self, row: Row[Any]) -> bool:
-        """Whether its owner was a process beside this one that is gone."""
-        return bool(row.place == place() and process_started(row.pid) != row.process_started)
-
-    def _claim_leaseless(self, trial: FrozenTrial) -> bool:
-        """A trial whose worker died between asking and taking the lease."""
-        begun = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
-        if self._clock() - begun < self._lease_s:
-            return False
-        return self._insert(trial._trial_id)
+    def usage(self) -> Usage:
+        """Device time of the study, in one reading of the database."""
+        ended = select(USAGE.c.outcome, USAGE.c.device_seconds)
+        live = select(LEASES.c.device_seconds).where(LEASES.c.study_id == self._study_id)
+        with self._engine.connect() as connection:
+            rows = connection.execute(ended.where(USAGE.c.study_id == self._study_id)).all()
+            running = [float(row.device_seconds) for row in connection.execute(live)]
+        return Usage(
+            by_outcome={row.outcome: row.device_seconds for row in rows if row.device_seconds},
+            running_s=sum(running),
+            running=len(running),
+        )
 
 
 def place() -> str:
-    """Host and process namespace: where a process id means one process."""
-    return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
+    """Host and process namespace: where a process id means one process.
+
+    Containers of one host share its boot id; another host, or this one after a reboot, has another.
+    """
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    host = boot.read_text().strip() if boot.exists() else socket.gethostname()
+    return f"{host} {os.readlink('/proc/self/ns/pid')}"
+
+
+def _host(where: str) -> str:
+    return where.split(" ")[0]
 
 
 def process_started(pid: int) -> int:
-    """When a process of this host began, in clock ticks since boot; 0 if there is none."""
+    """When a process of this host began, in clock ticks since boot; 0 if it is not running."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return 0
-    return int(stat.rpartition(")")[2].split()[19])
+    state, *fields = stat.rpartition(")")[2].split()
+    return 0 if state in "ZX" else int(fields[18])

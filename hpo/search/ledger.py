@@ -1,56 +1,31 @@
-"""The only writer of trials: admission, reports, and the end of each with all its attributes.
+"""The only writer of trials: reports, retries, and the end of each with all its attributes.
 
-Several drivers share one study. The total is exact without locks: a trial is admitted by its
-rank among all that have not failed, and whoever is one too many hands its trial back.
-Attributes and constraint are written before a trial is told; what is told stays.
+Attributes, constraint and retry are written before a trial is told, and what is told stays.
+Every method may be called again after the database went away in the middle of it, with the same
+arguments: what is there already is not written twice. Whoever has lost a trial's lease writes
+nothing more about it.
 """
 
-import math
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Row
 
 from hpo.protocol import BaseFacts
-from hpo.search.leases import Leases
+from hpo.search.admission import FINISHED, Admission, Asked, asked_again
+from hpo.search.budget import Budget, read_budget, wall_clock
+from hpo.search.endings import Ending
+from hpo.search.leases import Leases, Sign
 from hpo.search.outcomes import CONSEQUENCES
 from hpo.search.revision import revision
-from hpo.search.space import suggest
-from hpo.specs import EvalPoint, Fault, Outcome, StudySpec, TrialConfig, TrialStats
+from hpo.specs import EvalPoint, Outcome, StudySpec
 
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-SMALLEST_VIOLATION = 0.01  # an OOM is never feasible, however little was missing
 ZERO_SHOT = "zero_shot"  # study attribute
-UNKNOWN_VIOLATION = 1.0  # where nobody knows the capacity
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """A trial that this driver is to train."""
-
-    trial: optuna.Trial
-    config: TrialConfig
-    seed_number: int
-    """Number of the first attempt, from which all seeds derive."""
-    attempt: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ending:
-    """How a trial ended, as far as anyone knows."""
-
-    outcome: Outcome
-    reason: str
-    value: float | None = None
-    """Best val loss of the grid; only with COMPLETE."""
-    stats: TrialStats | None = None
-    fault: Fault | None = None
-    capacity_bytes: int | None = None
-    details: dict[str, Any] | None = None
 
 
 class Ledger:
@@ -58,8 +33,10 @@ class Ledger:
 
     def __init__(self, study: optuna.Study, spec: StudySpec, leases: Leases) -> None:
         self.study = study
+        self.leases = leases
+        self.budget: Budget = read_budget(study)
         self._spec = spec
-        self._leases = leases
+        self._admission = Admission(study, spec.space, leases)
         self._common = {"host": leases.host, "worker": leases.worker, "git_revision": revision()}
 
     def note_base(self, facts: BaseFacts) -> None:
@@ -71,53 +48,60 @@ class Ledger:
         """Whether the base alone has been evaluated."""
         return ZERO_SHOT in self.study.user_attrs
 
+    def exhausted(self) -> tuple[str, float]:
+        """(which bound of time the study has reached, or nothing; seconds until then).
+
+        The budget is read again: another command may have changed it.
+        """
+        self.budget = read_budget(self.study)
+        usage, now = self.leases.usage(), wall_clock()
+        return (
+            self.budget.exhausted(now=now, device_seconds=usage.total_s),
+            self.budget.left_s(now=now, device_seconds=usage.total_s, running=usage.running),
+        )
+
     def finished(self) -> int:
         """Trials that count towards the total."""
-        return sum(trial.state in FINISHED for trial in self._trials())
+        return sum(trial.state in FINISHED for trial in self.trials())
 
     def is_complete(self) -> bool:
         """Whether the study has its total."""
-        return self.finished() >= self._spec.search.trials
+        return self.finished() >= self.budget.trials
 
     def ask(self) -> Asked | None:
         """The next trial, all parameters suggested; None while there is none to start."""
-        trials = self._trials()
-        busy = sum(t.state in FINISHED or t.state == TrialState.RUNNING for t in trials)
-        if busy >= self._spec.search.trials:
-            return None
-        trial = self.study.ask()
-        self._leases.take(trial._trial_id)
-        config = suggest(trial, self._spec.space)
-        attributes = trial.user_attrs
-        asked = Asked(
-            trial=trial,
-            config=config,
-            seed_number=attributes.get("seed_number", trial.number),
-            attempt=attributes.get("attempt", 1),
-        )
-        if self._is_one_too_many(trial.number):
-            reason = f"the study had its {self._spec.search.trials} trials already"
-            self.finish(asked, Ending(outcome=Outcome.OVER_BUDGET, reason=reason))
-            if "retry_of" in attributes:  # its first attempt was still on its way out
-                self._enqueue_retry(asked, spends=False)
-            return None
-        return asked
+        asked = self._admission.next(self.budget.trials)
+        if asked is None or not self._admission.is_one_too_many(asked.number, self.budget.trials):
+            return asked
+        reason = f"the study had its {self.budget.trials} trials already"
+        if asked.attempt > 1 or asked.earlier:  # its first attempt was still on its way out
+            self._enqueue_retry(asked, Outcome.PREEMPTED)
+        self.finish(asked, Ending(outcome=Outcome.OVER_BUDGET, reason=reason))
+        return None
 
-    def _is_one_too_many(self, number: int) -> bool:
-        ahead = sum(t.number < number and t.state != TrialState.FAIL for t in self._trials())
-        return ahead >= self._spec.search.trials
+    def report(self, asked: Asked, point: EvalPoint, *, replayed: bool) -> Ending | None:
+        """Reports a point; an ending if the trial is to stop here.
 
-    def report(self, asked: Asked, point: EvalPoint) -> Ending | None:
-        """Reports a point; an ending if the pruner wants the trial to stop here."""
-        try:
-            asked.trial.report(point.val_loss, point.samples_seen)
-        except UpdateFinishedTrialError:
-            return Ending(outcome=Outcome.LOST, reason="it was ended by hand, in the dashboard")
-        if point.last or not asked.trial.should_prune():
+        Args:
+            replayed: it was measured by an earlier attempt, and not pruned then.
+        """
+        if point.samples_seen not in self._reported(asked):
+            try:
+                asked.trial.report(point.val_loss, point.samples_seen)
+            except UpdateFinishedTrialError:
+                reason = "it was ended by hand, in the dashboard"
+                return Ending(outcome=Outcome.LOST, reason=reason)
+        if replayed or point.last or not asked.trial.should_prune():
             return None
+        return self._pruned(point)
+
+    def _reported(self, asked: Asked) -> Mapping[int, float]:
+        return asked.trial._cached_frozen_trial.intermediate_values
+
+    def _pruned(self, point: EvalPoint) -> Ending:
         others = [
             t.intermediate_values[point.samples_seen]
-            for t in self._trials()
+            for t in self.trials()
             if t.state == TrialState.COMPLETE and point.samples_seen in t.intermediate_values
         ]
         middle = median(others)
@@ -134,120 +118,122 @@ class Ledger:
         )
 
     def finish(
-        self, asked: Asked, ending: Ending, *, environment: dict[str, Any] | None = None
+        self,
+        asked: Asked,
+        ending: Ending,
+        *,
+        device_seconds: float = 0.0,
+        environment: dict[str, Any] | None = None,
     ) -> None:
-        """Writes everything about the end of a trial, enqueues its retry, and tells it.
+        """Writes everything about the end of a trial, enqueues its retry, tells and settles it.
 
         Args:
+            device_seconds: what it took of a device, for the usage of the study.
             environment: attributes of where it was trained.
         """
-        trial_id = asked.trial._trial_id
-        if self._leases.renew([trial_id]):
+        if not self.leases.owns(asked.trial_id):
             return  # somebody else has declared it lost and told it
         try:
             self._tell(asked, ending, environment or {})
         except UpdateFinishedTrialError:
             pass  # ended by hand, in the dashboard
-        self._leases.drop(trial_id)
+        self.leases.settle(asked.trial_id, ending.outcome, device_seconds)
 
     def _tell(self, asked: Asked, ending: Ending, environment: dict[str, Any]) -> None:
-        consequence = CONSEQUENCES[ending.outcome]
-        attributes = self._common | environment | _attributes(ending)
-        for key, value in attributes.items():
+        state = CONSEQUENCES[ending.outcome].state
+        for key, value in (self._common | environment | ending.attributes()).items():
             asked.trial.set_user_attr(key, value)
-        if consequence.state in FINISHED:
-            violation = _violation(ending)
+        if state in FINISHED:
+            violation = ending.violation()
             asked.trial.set_constraint("memory", violation)
             asked.trial.set_user_attr("constraint_memory", violation)
-        if consequence.retry:
-            self._enqueue_retry(asked, spends=consequence.spends_attempt)
-        self.study.tell(
-            asked.trial,
-            ending.value,
-            state=consequence.state,
-            skip_if_finished=True,
-        )
+        else:
+            self._enqueue_retry(asked, ending.outcome)
+        self.study.tell(asked.trial, ending.value, state=state, skip_if_finished=True)
 
-    def reap(self) -> list[int]:
-        """Ends the trials that nobody trains any more; their numbers."""
-        numbers = []
-        for frozen in self._leases.claim_lost():
-            if self.study._storage.get_trial(frozen._trial_id).state.is_finished():
-                self._leases.drop(frozen._trial_id)
-                continue
-            reason = "its worker is gone: killed, or its node is down"
-            self.finish(self._asked_before(frozen), Ending(outcome=Outcome.LOST, reason=reason))
-            numbers.append(frozen.number)
-        return numbers
-
-    def close(self) -> None:
-        """Once the study has its total: retries that nobody needs any more are over budget."""
-        for frozen in self._trials():
-            if frozen.state == TrialState.WAITING and "retry_of" in frozen.user_attrs:
-                storage, trial_id = self.study._storage, frozen._trial_id
-                with suppress(UpdateFinishedTrialError):  # another driver closes it too
-                    storage.set_trial_user_attr(trial_id, "outcome", str(Outcome.OVER_BUDGET))
-                    storage.set_trial_state_values(trial_id, state=TrialState.FAIL)
-
-    def _asked_before(self, frozen: FrozenTrial) -> Asked:
-        trial = optuna.Trial(self.study, frozen._trial_id)
-        return Asked(
-            trial=trial,
-            config=suggest(trial, self._spec.space),
-            seed_number=frozen.user_attrs.get("seed_number", frozen.number),
-            attempt=frozen.user_attrs.get("attempt", 1),
-        )
-
-    def renew(self, running: list[Asked]) -> list[Asked]:
-        """Renews the leases of these trials; those that are no longer this driver's."""
-        lost = self._leases.renew([asked.trial._trial_id for asked in running])
-        return [asked for asked in running if asked.trial._trial_id in lost]
-
-    def _enqueue_retry(self, asked: Asked, *, spends: bool) -> None:
-        attempt = asked.attempt + spends
-        if attempt > self._spec.search.attempts:
+    def _enqueue_retry(self, asked: Asked, outcome: Outcome) -> None:
+        """Enqueues the same configuration, to go on where it was; not too often for one reason."""
+        spent = asked.spent | {outcome.value: asked.spent.get(outcome.value, 0) + 1}
+        if spent[outcome.value] >= self._tries(outcome):
             return
+        if any(t.user_attrs.get("retry_of") == asked.number for t in self.trials()):
+            return  # enqueued before the database went away
         self.study.enqueue_trial(
             asked.trial.params,
             user_attrs={
-                "retry_of": asked.trial.number,
-                "attempt": attempt,
+                "retry_of": asked.number,
+                "attempt": asked.attempt + 1,
                 "seed_number": asked.seed_number,
+                "spent": spent,
+                "earlier": [asked.number, *asked.earlier],
             },
         )
 
-    def _trials(self) -> list[FrozenTrial]:
+    def _tries(self, outcome: Outcome) -> float:
+        if outcome == Outcome.LOST:
+            return self._spec.search.attempts
+        return CONSEQUENCES[outcome].tries
+
+    def renew(self, signs: Mapping[int, Sign]) -> set[int]:
+        """Renews leases by trial id; those that are no longer this driver's."""
+        return self.leases.renew(signs)
+
+    def reap(self) -> list[int]:
+        """Ends the trials that nobody trains any more; their numbers."""
+        rows = self.leases.abandoned()
+        trials = {trial._trial_id: trial for trial in self.trials()}
+        reaped = []
+        for row in rows:
+            if self.leases.claim(row) and self._reap(row, trials.get(row.trial_id)):
+                reaped.append(trials[row.trial_id].number)
+        running = [i for i, trial in trials.items() if trial.state == TrialState.RUNNING]
+        for trial_id in self.leases.leaseless(running):
+            if self.leases.take(trial_id):
+                self._end_lost(trial_id, "it was RUNNING, and no worker of this study had it", 0.0)
+                reaped.append(trials[trial_id].number)
+        return reaped
+
+    def _reap(self, row: Row[Any], trial: FrozenTrial | None) -> bool:
+        """Ends one trial whose lease is ours now; False if it had not begun, or ended before."""
+        if trial is None or trial.state == TrialState.WAITING:
+            self.leases.drop(row.trial_id)
+            return False
+        if trial.state.is_finished():
+            outcome = Outcome(trial.user_attrs.get("outcome", Outcome.LOST))
+            self.leases.settle(row.trial_id, outcome, row.device_seconds)
+            return False
+        reason = (
+            f"its worker {row.worker} is gone or silent: killed, hung, or its node is down; "
+            f"it had seen {row.samples_seen} samples"
+        )
+        self._end_lost(row.trial_id, reason, row.device_seconds)
+        return True
+
+    def _end_lost(self, trial_id: int, reason: str, device_seconds: float) -> None:
+        asked = asked_again(self.study, self._spec.space, trial_id)
+        ending = Ending(outcome=Outcome.LOST, reason=reason)
+        self.finish(asked, ending, device_seconds=device_seconds)
+
+    def close(self) -> None:
+        """Once the study has its total: what still waits is over budget."""
+        for trial in self.trials():
+            if trial.state == TrialState.WAITING and self.leases.take(trial._trial_id):
+                try:
+                    self._close(trial)
+                except UpdateFinishedTrialError:  # it was another's, and has ended
+                    self.leases.drop(trial._trial_id)
+
+    def _close(self, trial: FrozenTrial) -> None:
+        reason = f"the study had its {self.budget.trials} trials already"
+        self._storage.set_trial_user_attr(trial._trial_id, "outcome", Outcome.OVER_BUDGET.value)
+        self._storage.set_trial_user_attr(trial._trial_id, "reason", reason)
+        self._storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
+        self.leases.settle(trial._trial_id, Outcome.OVER_BUDGET, 0.0)
+
+    @property
+    def _storage(self) -> BaseStorage:
+        return self.study._storage
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials of the study as they are now; not to be changed."""
         return self.study.get_trials(deepcopy=False)
-
-
-def _attributes(ending: Ending) -> dict[str, Any]:
-    found: dict[str, Any] = {"outcome": str(ending.outcome), "reason": ending.reason}
-    if ending.stats is not None:
-        found |= ending.stats.model_dump()
-    if ending.fault is not None:
-        found |= _fault_attributes(ending.fault)
-    return found | (ending.details or {})
-
-
-def _fault_attributes(fault: Fault) -> dict[str, Any]:
-    kind = str(fault.outcome)
-    named = {
-        f"{kind}_step": fault.step,
-        f"{kind}_where": fault.where,
-        "needed_bytes": fault.needed_bytes,
-        "capacity_bytes": fault.capacity_bytes,
-        "traceback": fault.traceback,
-    }
-    return {key: value for key, value in named.items() if value is not None}
-
-
-def _violation(ending: Ending) -> float:
-    """log2(memory needed / memory there): above 0 for an OOM, at most 0 for all others."""
-    if ending.outcome == Outcome.OOM:
-        fault = ending.fault
-        if fault is None or not fault.needed_bytes or not fault.capacity_bytes:
-            return UNKNOWN_VIOLATION
-        return max(SMALLEST_VIOLATION, math.log2(fault.needed_bytes / fault.capacity_bytes))
-    if ending.capacity_bytes is None or ending.stats is None or not ending.stats.peak_memory_bytes:
-        return 0.0
-    return min(0.0, math.log2(ending.stats.peak_memory_bytes / ending.capacity_bytes))

@@ -1,5 +1,6 @@
 """What happened to a trial -> its state and what follows: one table."""
 
+import math
 from dataclasses import dataclass
 
 from optuna.trial import TrialState
@@ -14,10 +15,11 @@ class Consequence:
     state: TrialState
     counts: bool
     """Whether the trial counts towards the study's total."""
-    retry: bool = False
-    """Whether the same parameters are enqueued again."""
-    spends_attempt: bool = False
-    """Whether a retry uses up one of `search.attempts`."""
+    tries: float = 1
+    """How often one trial may end so before its parameters are given up; 1 is no retry.
+
+    For `lost`, `search.attempts` counts instead.
+    """
     trips_breaker: bool = False
     """Whether several in a row end the study."""
     advice: str = ""
@@ -45,23 +47,47 @@ CONSEQUENCES: dict[Outcome, Consequence] = {
     Outcome.DATA_ERROR: Consequence(
         state=TrialState.FAIL,
         counts=False,
+        tries=2,
         trips_breaker=True,
         advice="mend the files that are named, then type the same command again",
+    ),
+    Outcome.DISK_FULL: Consequence(
+        state=TrialState.FAIL,
+        counts=False,
+        tries=3,
+        trips_breaker=True,
+        advice="free space, or put the runs elsewhere by --runs-dir, then type the same command "
+        "again; limits.disk_gb bounds what a study keeps",
     ),
     Outcome.CRASHED: Consequence(
         state=TrialState.FAIL,
         counts=False,
+        tries=2,
         trips_breaker=True,
         advice="see the traceback in the trial's attributes and the runner's log",
+    ),
+    Outcome.KILLED: Consequence(
+        state=TrialState.FAIL,
+        counts=False,
+        tries=2,
+        trips_breaker=True,
+        advice="the host ran out of memory: use fewer --runners, or a --memory-limit",
+    ),
+    Outcome.HUNG: Consequence(
+        state=TrialState.FAIL,
+        counts=False,
+        tries=3,
+        trips_breaker=True,
+        advice="raise limits.hang_seconds if its steps may take that long; otherwise see the "
+        "runner's log and the device",
     ),
     Outcome.LOST: Consequence(
         state=TrialState.FAIL,
         counts=False,
-        retry=True,
-        spends_attempt=True,
+        tries=3,
         trips_breaker=True,
         advice="see the runner's log; on a shared machine something may kill large processes",
     ),
-    Outcome.PREEMPTED: Consequence(state=TrialState.FAIL, counts=False, retry=True),
+    Outcome.PREEMPTED: Consequence(state=TrialState.FAIL, counts=False, tries=math.inf),
     Outcome.OVER_BUDGET: Consequence(state=TrialState.FAIL, counts=False),
 }

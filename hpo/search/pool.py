@@ -4,7 +4,7 @@ import os
 import selectors
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpo.errors import HpoError
@@ -14,6 +14,7 @@ from hpo.search.process import Death, RunnerProcess
 from hpo.specs import StudySpec, TrialOrder
 
 SETUP_DEATHS = 3  # runners in a row that die before they are ready
+SETUP_LIMIT_S = 3600.0  # a large base from a slow disk takes many minutes
 
 
 @dataclass(kw_only=True)
@@ -24,8 +25,14 @@ class Slot:
     process: RunnerProcess
     facts: BaseFacts | None = None
     trial: int | None = None
+    dead: bool = False
+    """Its runner has ended, and is not replaced yet."""
     setup_deaths: int = 0
     """Runners in a row that died here before they were ready."""
+    spawned: float = field(default_factory=time.monotonic)
+    cpu_seconds: float = 0.0
+    cpu_moved: float = field(default_factory=time.monotonic)
+    """When its processor time was last seen to grow, while it sets up."""
 
     @property
     def idle(self) -> bool:
@@ -43,6 +50,7 @@ class Pool:
         self._placement = placement
         self._runs_dir = runs_dir
         self._selector = selectors.DefaultSelector()
+        self._closing = False
         self.zero_shot_known = zero_shot_known
         self.slots: list[Slot] = []
 
@@ -58,14 +66,30 @@ class Pool:
         slot.trial = order.number
         slot.process.send(Run(order=order))
 
-    def stop(self, slot: Slot) -> None:
+    def stop(self, slot: Slot, *, checkpoint: bool) -> None:
         """Asks the slot's trial to end at its next step."""
         assert slot.trial is not None
-        slot.process.send(Stop(number=slot.trial))
+        slot.process.send(Stop(number=slot.trial, checkpoint=checkpoint))
 
-    def kill(self, slot: Slot) -> None:
-        """Kills the slot's runner; its death shows up in `poll`."""
-        slot.process.kill()
+    def kill_hung(self, slot: Slot, silent_s: float) -> None:
+        """Kills a runner that says nothing any more; its death shows up in `poll`."""
+        slot.process.kill_hung(silent_s)
+
+    def kill_hung_setups(self, hang_s: float) -> None:
+        """Kills runners that do not get on with loading the base."""
+        now = time.monotonic()
+        for slot in self.slots:
+            if slot.facts is not None:
+                continue
+            cpu_seconds = slot.process.cpu_seconds()
+            if cpu_seconds != slot.cpu_seconds:
+                slot.cpu_seconds, slot.cpu_moved = cpu_seconds, now
+            if now - slot.cpu_moved > hang_s or now - slot.spawned > SETUP_LIMIT_S:
+                slot.process.kill_hung(now - slot.cpu_moved)
+
+    def close_soon(self) -> None:
+        """From now on, runners that end are not replaced."""
+        self._closing = True
 
     def poll(self, timeout_s: float) -> list[tuple[Slot, Event | Death]]:
         """What runners have said, or that they died; waits up to `timeout_s` for the first.
@@ -81,6 +105,8 @@ class Pool:
                 self._note(slot, event)
                 found.append((slot, event))
             if not alive:
+                self._selector.unregister(slot.process)
+                slot.dead = True
                 found.append((slot, self._bury(slot)))
         return found
 
@@ -92,14 +118,16 @@ class Pool:
 
     def replace(self, slot: Slot) -> None:
         """Puts a fresh runner in the place of this one; gives the slot up if they all die."""
-        self._selector.unregister(slot.process)
+        if not slot.dead:
+            self._selector.unregister(slot.process)
         slot.process.kill()
         slot.process.close()
         slot.facts, slot.trial = None, None
-        if slot.setup_deaths >= SETUP_DEATHS:
+        if self._closing or slot.setup_deaths >= SETUP_DEATHS:
             self.slots.remove(slot)
             return
-        slot.process = self._spawn(slot.index)
+        slot.process, slot.dead = self._spawn(slot.index), False
+        slot.spawned = slot.cpu_moved = time.monotonic()
         self._selector.register(slot.process, selectors.EVENT_READ, slot)
 
     def close(self) -> None:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpo.machine import kernel_kills
-from hpo.protocol import OUT_OF_MEMORY, Command, Event, read_event, to_line
+from hpo.protocol import HUNG, OUT_OF_MEMORY, Command, Event, read_event, to_line
 
 MODULE = "hpo.training.runner"
 CHUNK = 1 << 16
 KEPT_LOG_LINES = 40
+PRIVATE = {"HPO_STORAGE", "HPO_STORAGE_FILE", "PGPASSWORD", "PGPASSFILE", "MYSQL_PWD"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,8 @@ class Death:
     """Whether the kernel killed it for memory."""
     by_signal: bool
     """Whether something outside killed it, as opposed to a crash."""
+    hung: bool
+    """Whether it was killed, or ended itself, because it made no progress."""
     out_of_memory: bool
     """Whether it says so itself, by its exit status or its last words."""
     log: str
@@ -38,6 +41,7 @@ class RunnerProcess:
         self._log = log
         self._kernel_kills = kernel_kills()
         self._buffer = b""
+        self._silent_s: float | None = None
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log_start = log.stat().st_size if log.exists() else 0
         with log.open("ab") as log_file:
@@ -94,16 +98,36 @@ class RunnerProcess:
         by_kernel = code == -signal.SIGKILL and kernel_kills() > self._kernel_kills
         log = self._last_words()
         return Death(
-            how=f"{name}, by the kernel, for memory" if by_kernel else name,
+            how=self._how(name, by_kernel=by_kernel),
             by_kernel=by_kernel,
             by_signal=code in (-signal.SIGKILL, -signal.SIGTERM),
+            hung=self._silent_s is not None or code == HUNG,
             out_of_memory=code == OUT_OF_MEMORY or "bad_alloc" in log,
             log=log,
         )
 
+    def _how(self, name: str, *, by_kernel: bool) -> str:
+        if self._silent_s is not None:
+            return f"silent for {self._silent_s:.0f} s, then killed"
+        return f"{name}, by the kernel, for memory" if by_kernel else name
+
     def kill(self) -> None:
         """Ends it at once."""
         self._process.kill()
+
+    def kill_hung(self, silent_s: float) -> None:
+        """Ends one that says nothing any more; a stopped process dies of it too."""
+        self._silent_s = silent_s
+        self._process.kill()
+
+    def cpu_seconds(self) -> float:
+        """Processor time that it has taken, as a sign of life of one that says nothing yet."""
+        try:
+            stat = Path(f"/proc/{self._process.pid}/stat").read_text()
+        except OSError:
+            return 0.0
+        fields = stat.rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Waits for its end, and enforces it."""
@@ -138,5 +162,5 @@ def _environment(gpu: str | None) -> dict[str, str]:
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "CUDA_VISIBLE_DEVICES": gpu or "",
     }
-    inherited = {k: v for k, v in os.environ.items() if k != "HPO_STORAGE"}
+    inherited = {k: v for k, v in os.environ.items() if k not in PRIVATE}
     return inherited | changed

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 import optuna
 import sqlalchemy
@@ -16,14 +17,18 @@ from sqlalchemy import URL, Engine, event, text
 from sqlalchemy.engine import make_url
 
 from hpo.errors import StorageError
+from hpo.search.filesystems import network_file_system
 
 VARIABLE = "HPO_STORAGE"
+FILE_VARIABLE = "HPO_STORAGE_FILE"
 DEFAULT = "sqlite:///hpo.db"
 DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
 PACKAGES = {"psycopg": "'psycopg[binary]'"}  # where it is not the driver's name
 SECRET = re.compile("pass|secret|token", re.IGNORECASE)
 LOCK_TIMEOUT_S = 120
-BUSY_TIMEOUT_S = 60
+BUSY_TIMEOUT_S = 20
+CONNECT_TIMEOUT_S = 5
+ANSWER_TIMEOUT_S = 30
 
 
 def parse_url(given: str) -> URL:
@@ -52,8 +57,50 @@ def parse_url(given: str) -> URL:
 
 
 def chosen(option: str | None) -> str:
-    """The URL as given: the option, else $HPO_STORAGE, else a file here."""
-    return option or os.environ.get(VARIABLE) or DEFAULT
+    """The URL as given: the option, $HPO_STORAGE, the file $HPO_STORAGE_FILE, or a file here.
+
+    Raises:
+        StorageError: the option holds a password, or the file cannot be read.
+    """
+    if option:
+        _refuse_password(option)
+        return option
+    file = os.environ.get(FILE_VARIABLE)
+    if not os.environ.get(VARIABLE) and file:
+        try:
+            return Path(file).read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise StorageError(f"${FILE_VARIABLE} = {file}: cannot be read: {error}") from None
+    return os.environ.get(VARIABLE) or DEFAULT
+
+
+def _refuse_password(option: str) -> None:
+    """A command line is public: `ps` shows it to everybody on the host."""
+    if secrets(option):
+        raise StorageError(
+            "--storage holds a password, and everybody on this host can read a command line: put "
+            f"the URL into ${VARIABLE}, or into a file that ${FILE_VARIABLE} names"
+        )
+
+
+def secrets(given: str) -> list[str]:
+    """The passwords in a URL, as they are written and as they are meant."""
+    try:
+        url = make_url(given)
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        return []
+    found = [str(url.password)] if url.password else []
+    for key, value in url.query.items():
+        if SECRET.search(key):
+            found += [value] if isinstance(value, str) else list(value)
+    return sorted({*found, *(quote(s, safe="") for s in found), *map(quote_plus, found)} - {""})
+
+
+def scrubbed(text: str, given: str) -> str:
+    """A text, such as a traceback, without the passwords of a URL."""
+    for secret in sorted(secrets(given), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
 
 
 def redacted(url: URL) -> str:
@@ -66,8 +113,11 @@ def connect(url: URL) -> RDBStorage:
     """Optuna's storage on the database, with the schema there.
 
     Raises:
-        StorageError: it cannot be reached, lacks its driver, or is of another Optuna version.
+        StorageError: it cannot be reached, lacks its driver, is of another Optuna version, or is
+            SQLite on a network file system.
     """
+    if url.get_backend_name() == "sqlite":
+        _refuse_network(url)
     try:
         with exclusive(url):
             storage = RDBStorage(
@@ -88,13 +138,23 @@ def connect(url: URL) -> RDBStorage:
     return storage
 
 
+def _refuse_network(url: URL) -> None:
+    kind = network_file_system(Path(url.database or ""))
+    if kind:
+        raise StorageError(
+            f"database {redacted(url)}: lies on a network file system ({kind}), where SQLite loses "
+            "data; put it on a local disk, or use PostgreSQL or MariaDB for several hosts"
+        )
+
+
 @contextmanager
 def translated(url: URL) -> Iterator[None]:
     """Turns what the database raises in mid-run into a StorageError."""
     try:
         yield
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        raise StorageError(_why(url, error)) from error
+        why = _why(url, error)
+        raise StorageError(f"{why}; the same command goes on where this one ended") from error
     except KeyError as error:
         if "Record does not exist" not in str(error):
             raise
@@ -124,7 +184,22 @@ def _why(url: URL, error: Exception) -> str:
 def _engine_kwargs(url: URL) -> dict[str, object]:
     if url.get_backend_name() == "sqlite":
         return {"connect_args": {"timeout": BUSY_TIMEOUT_S}}
-    return {"pool_pre_ping": True, "pool_size": 2, "connect_args": {"connect_timeout": 10}}
+    return {
+        "pool_pre_ping": True,
+        "pool_size": 2,
+        "connect_args": {"connect_timeout": CONNECT_TIMEOUT_S, **_answer_within(url)},
+    }
+
+
+def _answer_within(url: URL) -> dict[str, object]:
+    """A server that is unplugged says nothing: without a limit, one call would wait for ever."""
+    if url.get_backend_name() == "postgresql":
+        if url.get_driver_name() != "psycopg":
+            return {}
+        return {"tcp_user_timeout": 1000 * ANSWER_TIMEOUT_S, "keepalives_idle": ANSWER_TIMEOUT_S}
+    if url.get_driver_name() == "pymysql":
+        return {"read_timeout": ANSWER_TIMEOUT_S, "write_timeout": ANSWER_TIMEOUT_S}
+    return {}
 
 
 def _tune_sqlite(connection: object, _record: object) -> None:
@@ -145,7 +220,7 @@ def exclusive(url: URL) -> Iterator[None]:
         with _file_lock(url):
             yield
         return
-    engine = sqlalchemy.create_engine(url, connect_args={"connect_timeout": 10})
+    engine = sqlalchemy.create_engine(url, connect_args={"connect_timeout": CONNECT_TIMEOUT_S})
     try:
         with engine.connect() as connection, _server_lock(connection, engine):
             yield

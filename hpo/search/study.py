@@ -8,7 +8,8 @@ import optuna
 from sqlalchemy import URL
 
 from hpo.errors import StorageError
-from hpo.search import fingerprint
+from hpo.search import fingerprint, tables
+from hpo.search.budget import wall_clock, write_budget
 from hpo.search.leases import Leases
 from hpo.search.sampler import GatedTPESampler, median_pruner
 from hpo.search.space import distributions
@@ -52,12 +53,15 @@ def open_study(
                 warmup_steps=_after_warmup(spec, samples),
             ),
         )
-        _hold_fingerprint(study, spec, prints, redacted(url))
+        new = _hold_fingerprint(study, spec, prints, redacted(url))
+        tables.create(storage.engine)
+        tables.begin_study(storage.engine, study._study_id, new=new)
+        write_budget(study, spec, wall_clock)
         with warnings.catch_warnings():  # experimental in Optuna; a name for the dashboard's axis
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names([spec.objective.metric])
         _enqueue_known(study, spec)
-        leases = Leases(storage, study)
+        leases = Leases(storage, study, lease_s=spec.limits.hang_seconds)
     return study, leases
 
 
@@ -69,7 +73,8 @@ def _after_warmup(spec: StudySpec, samples: int) -> int:
 
 def _hold_fingerprint(
     study: optuna.Study, spec: StudySpec, prints: dict[str, Any], where: str
-) -> None:
+) -> bool:
+    """Holds what is stored against ours, or stores ours; whether the study is new."""
     stored = study.user_attrs.get(FINGERPRINT)
     if stored is not None:
         fingerprint.hold(stored, prints, name=spec.name, where=where)
@@ -79,6 +84,7 @@ def _hold_fingerprint(
         )
     study.set_user_attr(FINGERPRINT, json.loads(json.dumps(prints)))
     study.set_user_attr(SPEC, json.loads(spec.model_dump_json(exclude_defaults=True)))
+    return stored is None
 
 
 def _enqueue_known(study: optuna.Study, spec: StudySpec) -> None:

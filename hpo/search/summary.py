@@ -7,7 +7,9 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.search.ledger import FINISHED, ZERO_SHOT
+from hpo.search.admission import FINISHED
+from hpo.search.leases import Usage
+from hpo.search.ledger import ZERO_SHOT
 from hpo.search.outcomes import CONSEQUENCES
 from hpo.specs import Outcome, StudySpec
 
@@ -50,24 +52,26 @@ class Summary:
     best: tuple[Ranked, ...]
     failures: tuple[Failure, ...]
     zero_shot: float | None
-    device_seconds: float
+    usage: Usage
     folder: str
 
 
-def summarise(study: optuna.Study, spec: StudySpec, folder: str) -> Summary:
+def summarise(
+    study: optuna.Study, spec: StudySpec, usage: Usage, *, total: int, folder: str
+) -> Summary:
     """Reads the study's trials."""
     trials = study.get_trials(deepcopy=False)
     ended = [trial for trial in trials if trial.state.is_finished()]
     return Summary(
         name=study.study_name,
-        trials=spec.search.trials,
+        trials=total,
         finished=sum(trial.state in FINISHED for trial in trials),
         running=sum(trial.state == TrialState.RUNNING for trial in trials),
         counts=dict(Counter(_outcome(trial) for trial in ended).most_common()),
         best=_best(trials, spec),
         failures=_failures(ended),
         zero_shot=study.user_attrs.get(ZERO_SHOT),
-        device_seconds=sum(trial.user_attrs.get("seconds", 0.0) for trial in ended),
+        usage=usage,
         folder=folder,
     )
 

@@ -1,0 +1,118 @@
+"""Which trial comes next, and whether one may start at all.
+
+Several drivers share one study. The total is exact without locks: a trial is admitted by its
+rank among all that have not failed, and whoever is one too many hands its trial back. A trial is
+WAITING until its lease is taken: a database that goes away in between leaves nothing behind
+that runs without an owner.
+"""
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from hpo.search.leases import Leases
+from hpo.search.space import suggest
+from hpo.specs import Param, TrialConfig
+
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A trial that this driver is to train, or to tell."""
+
+    trial: optuna.Trial
+    config: TrialConfig
+    seed_number: int
+    """Number of the first attempt, from which all seeds derive."""
+    attempt: int
+    """1 for the first."""
+    spent: dict[str, int] = field(default_factory=dict)
+    """How often earlier attempts have ended, by outcome."""
+    earlier: tuple[int, ...] = ()
+    """Numbers of the earlier attempts, the latest first."""
+
+    @property
+    def number(self) -> int:
+        """Optuna's number of the trial."""
+        return self.trial.number
+
+    @property
+    def trial_id(self) -> int:
+        """The database's number of the trial."""
+        return self.trial._trial_id
+
+
+def asked_again(study: optuna.Study, space: dict[str, Param], trial_id: int) -> Asked:
+    """A trial of the database with its configuration; what it lacks of it is sampled."""
+    trial = optuna.Trial(study, trial_id)
+    attributes = trial.user_attrs
+    return Asked(
+        trial=trial,
+        config=suggest(trial, space),
+        seed_number=int(attributes.get("seed_number", trial.number)),
+        attempt=int(attributes.get("attempt", 1)),
+        spent={str(kind): int(count) for kind, count in attributes.get("spent", {}).items()},
+        earlier=tuple(int(number) for number in attributes.get("earlier", ())),
+    )
+
+
+class Admission:
+    """The way into the budget of trials."""
+
+    def __init__(self, study: optuna.Study, space: dict[str, Param], leases: Leases) -> None:
+        self._study, self._space, self._leases = study, space, leases
+        self._pending: int | None = None
+        """Trial that was being taken when the database went away."""
+
+    def next(self, total: int) -> Asked | None:
+        """A RUNNING trial with a lease of ours; None while there is none to start."""
+        if self._pending is None:
+            trials = self._trials()
+            if sum(t.state in FINISHED or t.state == TrialState.RUNNING for t in trials) >= total:
+                return None
+            self._pending = self._take(trials)
+        trial_id = self._pending
+        if trial_id is not None and self._run(trial_id):
+            asked = asked_again(self._study, self._space, trial_id)
+            self._pending = None
+            return asked
+        self._pending = None
+        return None
+
+    def is_one_too_many(self, number: int, total: int) -> bool:
+        """Whether the trials before this one fill the budget."""
+        return (
+            sum(t.number < number and t.state != TrialState.FAIL for t in self._trials()) >= total
+        )
+
+    def _take(self, trials: list[FrozenTrial]) -> int | None:
+        """A waiting trial of ours: retries come first, then the oldest; else a new one."""
+        waiting = [t for t in trials if t.state == TrialState.WAITING]
+        for trial in sorted(waiting, key=lambda t: ("retry_of" not in t.user_attrs, t.number)):
+            if self._leases.take(trial._trial_id):
+                return trial._trial_id
+        template = create_trial(state=TrialState.WAITING)
+        trial_id = self._storage.create_new_trial(self._study._study_id, template_trial=template)
+        return trial_id if self._leases.take(trial_id) else None
+
+    def _run(self, trial_id: int) -> bool:
+        """Sets a trial of ours RUNNING; False if it is ours no more, or ended meanwhile."""
+        if not self._leases.owns(trial_id):
+            return False
+        with suppress(UpdateFinishedTrialError):
+            self._storage.set_trial_state_values(trial_id, state=TrialState.RUNNING)
+            return True
+        self._leases.drop(trial_id)
+        return False
+
+    @property
+    def _storage(self) -> BaseStorage:
+        return self._study._storage
+
+    def _trials(self) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False)

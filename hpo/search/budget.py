@@ -1,0 +1,74 @@
+"""What a study may take in all, over every process and resume; kept with the study."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+
+from hpo.specs import StudySpec
+from hpo.units import show_duration
+
+BUDGET = "budget"  # study attributes
+BEGAN = "began"
+HOUR_S = 3600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """The bounds of a study, and when it began."""
+
+    trials: int
+    """Finished trials: COMPLETE or PRUNED."""
+    hours: float | None
+    device_hours: float | None
+    began: float
+    """Seconds since the epoch."""
+
+    def exhausted(self, *, now: float, device_seconds: float) -> str:
+        """Which bound of time has been reached, in words; empty if none."""
+        if self.hours is not None and now - self.began >= self.hours * HOUR_S:
+            return (
+                f"its {show_duration(self.hours * HOUR_S)} are over (limits.hours = {self.hours:g})"
+            )
+        if self.device_hours is not None and device_seconds >= self.device_hours * HOUR_S:
+            return (
+                f"{show_duration(device_seconds)} of device time are used "
+                f"(limits.device_hours = {self.device_hours:g})"
+            )
+        return ""
+
+    def left_s(self, *, now: float, device_seconds: float, running: int) -> float:
+        """Seconds until a bound of time is reached, if `running` trials go on."""
+        left = [float("inf")]
+        if self.hours is not None:
+            left.append(self.began + self.hours * HOUR_S - now)
+        if self.device_hours is not None and running:
+            left.append((self.device_hours * HOUR_S - device_seconds) / running)
+        return min(left)
+
+
+def write_budget(study: optuna.Study, spec: StudySpec, clock: Callable[[], float]) -> None:
+    """Sets the study's budget: the latest command decides, for all that run."""
+    limits = spec.limits
+    bounds = {
+        "trials": spec.search.trials,
+        "hours": limits.hours,
+        "device_hours": limits.device_hours,
+    }
+    if study.user_attrs.get(BUDGET) != bounds:
+        study.set_user_attr(BUDGET, bounds)
+    if BEGAN not in study.user_attrs:
+        study.set_user_attr(BEGAN, clock())
+
+
+def read_budget(study: optuna.Study) -> Budget:
+    """The study's budget as it stands now."""
+    attributes: dict[str, Any] = study.user_attrs
+    return Budget(began=float(attributes[BEGAN]), **attributes[BUDGET])
+
+
+def wall_clock() -> float:
+    """Seconds since the epoch; hosts may differ by seconds, which hours bear."""
+    return time.time()

@@ -1,0 +1,113 @@
+"""Trials on runners: what is known of each, and the limits of time that hold for them."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from hpo.protocol import Checkpointed, Evaluated, Event, Finished, Progress, Resumed
+from hpo.search.admission import Asked
+from hpo.search.endings import Ending
+from hpo.search.leases import Sign
+from hpo.search.pool import Slot
+from hpo.specs import Outcome
+
+PAUSE_S = 5.0  # a driver that was not awake for so long has not listened either
+
+
+@dataclass(kw_only=True)
+class Live:
+    """A trial on a runner."""
+
+    asked: Asked
+    slot: Slot
+    began: float = field(default_factory=time.monotonic)
+    last_sign: float = field(default_factory=time.monotonic)
+    told_sign: float = 0.0
+    """The sign of life that the lease was last renewed for."""
+    earlier_s: float = 0.0
+    """What earlier attempts took, up to the checkpoint that it went on from."""
+    samples_seen: int = 0
+    checkpoint_at: int = 0
+    best: float = float("inf")
+    ending: Ending | None = None
+    """Decided, but the runner has not said yet that it stopped."""
+    ended: float | None = None
+    """When its runner said that it is over, or died."""
+
+    def note(self, event: Event) -> None:
+        """Its runner has said something."""
+        self.last_sign = time.monotonic()
+        match event:
+            case Progress():
+                self.samples_seen = event.samples_seen
+            case Resumed():
+                self.samples_seen = self.checkpoint_at = event.samples_seen
+                self.earlier_s = event.seconds
+            case Evaluated():
+                self.samples_seen = max(self.samples_seen, event.point.samples_seen)
+                self.best = min(self.best, event.point.val_loss)
+            case Checkpointed():
+                self.checkpoint_at = event.samples_seen
+            case Finished():
+                self.ended = self.last_sign
+
+    @property
+    def device_seconds(self) -> float:
+        """What this attempt has taken of its device."""
+        return (self.ended or time.monotonic()) - self.began
+
+    def sign(self) -> Sign:
+        """What to write into its lease; alive if it got on since this was last told."""
+        alive = self.last_sign != self.told_sign or self.ended is not None
+        return Sign(
+            alive=alive,
+            samples_seen=self.samples_seen,
+            checkpoint_at=self.checkpoint_at,
+            device_seconds=self.device_seconds,
+        )
+
+
+class Watchdog:
+    """Kills runners that hang, and finds trials over their time."""
+
+    def __init__(
+        self,
+        *,
+        hang_s: float,
+        max_seconds: float | None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._hang_s = hang_s
+        self._max_seconds = max_seconds
+        self._monotonic = monotonic
+        self._looked = monotonic()
+
+    def hung(self, live: Iterable[Live]) -> list[tuple[Live, float]]:
+        """The trials that made no progress for too long, and for how many seconds.
+
+        Nothing counts of a time in which the driver itself was stopped and heard nobody.
+        """
+        now = self._monotonic()
+        if now - self._looked > PAUSE_S:
+            for one in live:
+                one.last_sign = now
+        self._looked = now
+        return [
+            (one, now - one.last_sign)
+            for one in live
+            if one.ended is None and now - one.last_sign > self._hang_s
+        ]
+
+    def overdue(self, live: Iterable[Live]) -> list[tuple[Live, Ending]]:
+        """The trials over their time limit, and how they end."""
+        if self._max_seconds is None:
+            return []
+        reason = f"over its time limit of {self._max_seconds:g} s (trial.max_seconds)"
+        ending = Ending(outcome=Outcome.TIMEOUT, reason=reason)
+        return [
+            (one, ending)
+            for one in live
+            if one.ending is None
+            and one.ended is None
+            and one.earlier_s + one.device_seconds > self._max_seconds
+        ]

@@ -1,0 +1,76 @@
+"""Bears a database that goes away: tries again, less and less often, until patience ends."""
+
+import time
+from collections.abc import Callable
+
+import optuna
+import sqlalchemy
+
+from hpo.units import show_duration
+
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 2.0
+AWAY = (
+    sqlalchemy.exc.OperationalError,
+    sqlalchemy.exc.InterfaceError,
+    sqlalchemy.exc.InternalError,
+    sqlalchemy.exc.TimeoutError,
+)
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether an error means that the database cannot be reached, or used, just now."""
+    cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
+    if isinstance(cause, sqlalchemy.exc.DBAPIError) and cause.connection_invalidated:
+        return True
+    return isinstance(cause, AWAY)
+
+
+class Outage:
+    """Does work that needs the database, now or later. Not thread-safe."""
+
+    def __init__(
+        self, *, patience_s: float, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._patience_s = patience_s
+        self._monotonic = monotonic
+        self._since: float | None = None
+        self._again = 0.0
+        self._wait_s = FIRST_WAIT_S
+        self.error: Exception | None = None
+        """What the database last said, while it is away."""
+
+    @property
+    def is_over_patience(self) -> bool:
+        """Whether it has been away for too long."""
+        return self._since is not None and self._monotonic() - self._since > self._patience_s
+
+    def attempt(self, work: Callable[[], None]) -> str:
+        """Does the work, unless the database is away; what there is to say of it, or nothing.
+
+        Work that stopped in the middle is called again as a whole.
+        """
+        if self.error is not None and self._monotonic() < self._again:
+            return ""
+        try:
+            work()
+        except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            if not is_away(error):
+                raise
+            return self._failed(error)
+        return self._succeeded()
+
+    def _failed(self, error: Exception) -> str:
+        now = self._monotonic()
+        first = self.error is None
+        self.error = error
+        self._since = now if self._since is None else self._since
+        self._again = now + self._wait_s
+        self._wait_s = min(LONGEST_WAIT_S, 2 * self._wait_s)
+        return "the database cannot be reached; training goes on meanwhile" if first else ""
+
+    def _succeeded(self) -> str:
+        if self._since is None:
+            return ""
+        away = show_duration(self._monotonic() - self._since)
+        self._since, self.error, self._wait_s = None, None, FIRST_WAIT_S
+        return f"the database is back after {away}"
