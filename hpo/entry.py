@@ -4,23 +4,30 @@ import json
 import os
 import re
 import sys
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-
-from sqlalchemy import URL
 
 from hpo.errors import FileProblems, HpoError
 from hpo.files import Options, load_study
 from hpo.machine import Machine, look
 from hpo.plan import make_plan
 from hpo.screen import choose_screen
-from hpo.search.storage import VARIABLE, chosen, parse_url, redacted
+from hpo.search.storage import (
+    FILE_VARIABLE,
+    VARIABLE,
+    chosen,
+    parse_url,
+    redacted,
+    scrubbed,
+)
 from hpo.session import Command, dry_run, run_study
 from hpo.specs import StudySpec
 from hpo.units import parse_duration, parse_size
 
 WRONG_INPUT = 2
+BUG = 70
 INTERRUPTED = 130
 NUMBER = re.compile(r"[1-9][0-9]{0,3}")
 
@@ -59,6 +66,10 @@ def execute(request: Request) -> int:
     except OSError as error:
         _complain(f"{error.filename or 'file'}: {error.strerror}", as_json=request.as_json)
         return WRONG_INPUT
+    except Exception:  # ours to mend; its traceback may quote what was passed around
+        text = scrubbed(traceback.format_exc(), chosen(request.storage))
+        _complain(f"this is a bug in hpo; please report it:\n{text}", as_json=request.as_json)
+        return BUG
 
 
 def _complain(message: str, *, as_json: bool) -> None:
@@ -85,15 +96,14 @@ def _execute(request: Request) -> int:
     screen = choose_screen(as_json=request.as_json, trials=spec.search.trials)
     if request.dry_run:
         return dry_run(plan, screen)
-    return run_study(plan, url, screen, _command(request, url), timeout_s=limits.timeout_s)
+    return run_study(plan, url, screen, _command(request), timeout_s=limits.timeout_s)
 
 
-def _command(request: Request, url: URL) -> Command:
-    """The command to type again; a password that stood in it is hidden."""
-    given = chosen(request.storage)
-    words = tuple(word.replace(given, redacted(url)) for word in request.words)
-    from_environment = not request.storage and given == os.environ.get(VARIABLE)
-    return Command(words=words, storage_from_environment=from_environment)
+def _command(request: Request) -> Command:
+    """The command to type again."""
+    variable = VARIABLE if os.environ.get(VARIABLE) else FILE_VARIABLE
+    from_environment = not request.storage and variable in os.environ
+    return Command(words=request.words, storage_variable=variable if from_environment else None)
 
 
 @dataclass(frozen=True, kw_only=True)

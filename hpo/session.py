@@ -37,7 +37,8 @@ class Command:
     """What the user typed, for the commands that are suggested next."""
 
     words: tuple[str, ...]
-    storage_from_environment: bool
+    storage_variable: str | None
+    """The environment variable that names the database, if one does."""
 
 
 def run_study(
@@ -109,9 +110,7 @@ def program(name: str) -> str:
 
 def next_commands(plan: Plan, url: URL, command: Command, summary: Summary) -> list[str]:
     """What a user may want to type now; no password in it."""
-    shown = "$HPO_STORAGE" if command.storage_from_environment else redacted(url)
-    quoted = shown if shown.startswith("$") else shlex.quote(shown)
-    commands = [f"{program('optuna-dashboard')} {quoted}"]
+    commands = [f"{program('optuna-dashboard')} {_shown(url, command)}"]
     begin = (program("python"), "-m", "hpo.run")
     words = shlex.join((*begin, *command.words))
     if summary.finished < summary.trials:
@@ -122,6 +121,16 @@ def next_commands(plan: Plan, url: URL, command: Command, summary: Summary) -> l
             f"{shlex.join((*begin, *more))}    # goes on to {2 * summary.trials} trials"
         )
     return commands
+
+
+def _shown(url: URL, command: Command) -> str:
+    """The database as a shell takes it."""
+    match command.storage_variable:
+        case None:
+            return shlex.quote(redacted(url))
+        case "HPO_STORAGE":
+            return '"$HPO_STORAGE"'
+    return f'"$(cat "${command.storage_variable}")"'
 
 
 def _with_trials(options: tuple[str, ...], trials: int) -> list[str]:

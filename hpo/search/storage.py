@@ -175,10 +175,11 @@ def _why(url: URL, error: Exception) -> str:
     first = (str(cause).strip() or type(cause).__name__).splitlines()[0]
     if url.password:
         first = first.replace(str(url.password), "***")
-    return (
+    text = (
         f"database {redacted(url)}: cannot be used: {first}; check that it exists, that the "
         "server runs and lets you in, and that there is space"
     )
+    return scrubbed(text, url.render_as_string(hide_password=False))
 
 
 def _engine_kwargs(url: URL) -> dict[str, object]:

@@ -1,0 +1,180 @@
+"""The trials on this driver's runners, each from its start to its end in the ledger."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from hpo.protocol import Evaluated, Event, Finished, Progress, Ready, Resumed, StartedOver
+from hpo.search.admission import Asked
+from hpo.search.breaker import Breaker
+from hpo.search.endings import Ending, of_death, of_finished
+from hpo.search.events import (
+    Note,
+    RunnerReady,
+    TrialEnded,
+    TrialEvaluated,
+    TrialProgress,
+    TrialStarted,
+    Watcher,
+)
+from hpo.search.keeper import Keeper, trial_folder
+from hpo.search.ledger import Ledger
+from hpo.search.live import Live
+from hpo.search.pool import Pool, Slot
+from hpo.search.process import Death
+from hpo.specs import Outcome, TrialOrder
+
+
+class Trials:
+    """What this driver trains. Every method may be called again after a database error in it."""
+
+    def __init__(
+        self, ledger: Ledger, pool: Pool, watcher: Watcher, keeper: Keeper, *, runs_dir: Path
+    ) -> None:
+        self._ledger, self._pool, self._watcher = ledger, pool, watcher
+        self._keeper = keeper
+        self._runs_dir = runs_dir
+        self.live: dict[int, Live] = {}
+        """By Optuna's number."""
+        self.breaker = Breaker()
+
+    def start(self, slot: Slot, asked: Asked) -> None:
+        """Puts a trial on an idle runner."""
+        number = asked.number
+        self.live[number] = Live(asked=asked, slot=slot)
+        self._pool.run(
+            slot,
+            TrialOrder(
+                number=number,
+                seed_number=asked.seed_number,
+                config=asked.config,
+                folder=str(trial_folder(self._runs_dir, number)),
+                earlier=tuple(str(trial_folder(self._runs_dir, n)) for n in asked.earlier),
+                checkpoints=self._keeper.has_room,
+            ),
+        )
+        self._watcher.show(
+            TrialStarted(
+                number=number,
+                runner=slot.index,
+                params=asked.config.model_dump(),
+                attempt=asked.attempt,
+            )
+        )
+
+    def hear(self, slot: Slot, event: Event | Death) -> None:
+        """Takes a sign of life at once; it needs no database."""
+        live = self.live.get(slot.trial) if slot.trial is not None else None
+        if live is None:
+            return
+        if isinstance(event, Death):
+            live.ended = time.monotonic()
+        else:
+            live.note(event)
+
+    def handle(self, slot: Slot, event: Event | Death) -> None:
+        """Does what follows from an event; those of trials that are not live are void."""
+        match event:
+            case Ready():
+                self._ledger.note_base(event.facts)
+                self._pool.zero_shot_known |= event.facts.zero_shot is not None
+                self._watcher.show(RunnerReady(runner=slot.index, facts=event.facts))
+            case Death():
+                self._died(slot, event)
+            case Progress() if event.number in self.live:
+                self._watcher.show(TrialProgress(**event.model_dump(exclude={"kind"})))
+            case Resumed() if event.number in self.live:
+                self.say(f"trial {event.number} goes on from {event.samples_seen} samples")
+            case StartedOver() if event.number in self.live:
+                self.say(f"trial {event.number} starts over: {event.reason}")
+            case Evaluated() if event.number in self.live:
+                self._evaluated(self.live[event.number], event)
+            case Finished() if event.number in self.live:
+                self._finished(self.live[event.number], event)
+
+    def _evaluated(self, live: Live, event: Evaluated) -> None:
+        if live.ending is not None:
+            return
+        point = event.point
+        ending = self._ledger.report(live.asked, point, replayed=event.replayed)
+        self._watcher.show(
+            TrialEvaluated(
+                number=event.number, samples_seen=point.samples_seen, val_loss=point.val_loss
+            )
+        )
+        if ending is not None:
+            self.stop(live, ending)
+
+    def stop(self, live: Live, ending: Ending, *, checkpoint: bool = False) -> None:
+        """Asks a trial's runner to stop it; it ends so, whatever its runner says then."""
+        live.ending = ending
+        if live.slot.trial == live.asked.number:
+            self._pool.stop(live.slot, checkpoint=checkpoint)
+
+    def _finished(self, live: Live, event: Finished) -> None:
+        facts = live.slot.facts
+        capacity = facts.memory_capacity_bytes if facts else None
+        self.end(live, of_finished(event, live.ending, best=live.best, capacity_bytes=capacity))
+        self._pool.release(live.slot, clean=event.clean)
+
+    def _died(self, slot: Slot, death: Death) -> None:
+        if not slot.dead:
+            return  # replaced already
+        live = self.live.get(slot.trial) if slot.trial is not None else None
+        if live is not None:
+            killed_before = Outcome.KILLED.value in live.asked.spent
+            self.end(live, live.ending or of_death(death, killed_before=killed_before))
+        self.say(f"runner {slot.index} died ({death.how}) and is replaced")
+        self._pool.replace(slot)
+
+    def end(self, live: Live, ending: Ending) -> None:
+        """Writes a trial's end down; its runner is not touched."""
+        number = live.asked.number
+        self._ledger.finish(
+            live.asked,
+            ending,
+            device_seconds=live.device_seconds,
+            environment=_environment(live.slot),
+        )
+        finished = self._ledger.finished()
+        del self.live[number]
+        self.breaker.note(ending.outcome, ending.reason)
+        self._watcher.show(
+            TrialEnded(
+                number=number,
+                outcome=ending.outcome,
+                reason=ending.reason,
+                value=ending.value,
+                seconds=ending.stats.seconds if ending.stats else None,
+                finished=finished,
+                params=live.asked.config.model_dump(),
+            )
+        )
+        self.sweep(now=ending.outcome == Outcome.DISK_FULL)
+
+    def renew(self) -> None:
+        """Tells leases of progress; a trial that is another's by now is dropped at once."""
+        told = {number: live.last_sign for number, live in self.live.items()}
+        signs = {live.asked.trial_id: live.sign() for live in self.live.values()}
+        lost = self._ledger.renew(signs)
+        for number, live in list(self.live.items()):
+            live.told_sign = told[number]
+            if live.asked.trial_id in lost:
+                del self.live[number]
+                self._pool.replace(live.slot)
+                self.say(f"trial {number}: its lease was lost, another worker has it")
+
+    def sweep(self, *, now: bool) -> None:
+        """Removes from disk what no trial of the study needs."""
+        self.say(self._keeper.sweep(self._ledger.trials, now=now))
+
+    def say(self, text: str) -> None:
+        """Shows a line, if there is one."""
+        if text:
+            self._watcher.show(Note(text=text))
+
+
+def _environment(slot: Slot) -> dict[str, Any]:
+    if slot.facts is None:
+        return {}
+    return {"device": slot.facts.device, "versions": slot.facts.versions}
