@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from hpo import protocol
 from hpo.protocol import (
     BaseFacts,
+    Checkpointed,
     Cost,
     Evaluated,
     Finished,
@@ -19,9 +20,11 @@ from hpo.protocol import (
     Progress,
     Quit,
     Ready,
+    Resumed,
     Run,
     Setup,
     SetupFailed,
+    StartedOver,
     Stop,
     read_command,
     read_event,
@@ -44,6 +47,7 @@ def commands(study):
         Inspect(configs=(CONFIG, CONFIG)),
         Run(order=TrialOrder(number=3, seed_number=1, config=CONFIG, folder="runs/a b/trial-3")),
         Stop(number=7),
+        Stop(number=7, checkpoint=True),
         Quit(),
     ]
 
@@ -79,6 +83,12 @@ EVENTS = [
     Progress(number=1, samples_seen=8, samples=32, train_loss=TINY, samples_per_s=-0.0),
     Progress(number=1, samples_seen=8, samples=32, train_loss=math.nan, samples_per_s=math.inf),
     Evaluated(number=0, point=EvalPoint(samples_seen=16, step=2, val_loss=1.7976931348623157e308)),
+    Evaluated(
+        number=0, point=EvalPoint(samples_seen=16, step=2, val_loss=HARD, last=True), replayed=True
+    ),
+    Resumed(number=5, samples_seen=16, seconds=HARD),
+    StartedOver(number=5, reason=TEXT),
+    Checkpointed(number=5, samples_seen=16, size_bytes=1 << 33),
     Finished(number=0, stats=TrialStats()),
     Finished(
         number=2,

@@ -1,93 +1,73 @@
-"""One trial from order to result: trains, and turns whatever goes wrong into a fault."""
+"""One trial from order to result: begins or goes on, trains, and tells how it ended."""
 
 import shutil
 import time
-import traceback
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-
-from hpo.errors import DataError
 from hpo.protocol import Finished
-from hpo.specs import Fault, Outcome, TrialConfig, TrialOrder, TrialStats
+from hpo.specs import TrialOrder, TrialStats
+from hpo.training.checkpoint import CheckpointError, restore
 from hpo.training.export import export
-from hpo.training.finite import NonFiniteError
-from hpo.training.loop import Bench, Listener, Run, new_adapter, train
-from hpo.training.memory import is_out_of_memory, requested_bytes
+from hpo.training.faults import breaks_device, classify
+from hpo.training.loop import train
+from hpo.training.trial import Bench, Listener, Run, new_adapter
 
 
 def attempt(bench: Bench, order: TrialOrder, listener: Listener) -> Finished:
     """Trains one trial; the base is as before when it returns, whatever happened."""
     run: Run | None = None
-    fault, completed, cuda_is_broken = None, False, False
+    fault, completed, device_is_broken = None, False, False
     began = time.monotonic()
-    shutil.rmtree(order.folder, ignore_errors=True)  # of an earlier study of this name
     try:
         bench.gauge.reset_peak()
         run = Run(bench=bench, order=order, adapter=new_adapter(bench, order))
+        _go_on(run, listener)
         bench.base.attach(run.adapter)
         completed = train(run, listener)
-        _keep_best(run)
+        if completed:
+            _keep_best(run, listener)
     except Exception as error:  # whatever it is, the driver must hear of it
         fault = classify(bench, order, run, error)
-        cuda_is_broken = isinstance(error, torch.AcceleratorError)
+        device_is_broken = breaks_device(error)
         error.__traceback__ = None  # its frames hold the tensors of the failed step
     finally:
         bench.base.attach(None)
     stats = _stats(bench, order, run, time.monotonic() - began)
     del run
+    clean = not device_is_broken and bench.gauge.is_clean(bench.task.held_bytes)
     return Finished(
         number=order.number,
-        stats=stats,
+        stats=stats.model_copy(update={"held_memory_bytes": bench.gauge.held_bytes()}),
         stopped=fault is None and not completed,
         fault=fault,
-        clean=not cuda_is_broken and bench.gauge.is_clean(bench.task.held_bytes),
+        clean=clean,
     )
 
 
-def classify(bench: Bench, order: TrialOrder, run: Run | None, error: Exception) -> Fault:
-    """What an exception means for the trial; without a run it fell while it was set up."""
-    step, phase = (run.step, run.phase) if run else (0, "set-up")
-    if isinstance(error, NonFiniteError):
-        place = f"{error.where} of the {phase}" if phase == "evaluation" else error.where
-        reason = f"NaN or infinity at step {step}, first in the {place}"
-        return Fault(outcome=Outcome.NAN, reason=reason, step=step, where=error.where)
-    if is_out_of_memory(error):
-        return _out_of_memory(bench, order.config, step, phase, error)
-    if isinstance(error, DataError):
-        return Fault(outcome=Outcome.DATA_ERROR, reason=str(error), step=step)
-    if isinstance(error, OSError | SafetensorError):
-        reason = f"input or output failed at step {step}: {error}"
-        return Fault(outcome=Outcome.DATA_ERROR, reason=reason, step=step)
-    text = "".join(traceback.format_exception(error))
-    reason = (
-        f"{type(error).__name__} at step {step}: {str(error).splitlines()[0] if str(error) else ''}"
-    )
-    return Fault(outcome=Outcome.CRASHED, reason=reason, step=step, traceback=text)
+def _go_on(run: Run, listener: Listener) -> None:
+    """From the latest earlier attempt whose checkpoint can be used, or else from the beginning."""
+    reasons = []
+    for folder in map(Path, run.order.earlier):
+        try:
+            restore(run, folder)
+        except CheckpointError as error:
+            reasons.append(f"the checkpoint in {folder.name} {error}")
+        else:
+            listener.resumed(run.samples_seen, run.earlier_seconds)
+            for point in run.points:
+                listener.evaluated(point, True)
+            break
+    else:
+        if reasons:
+            listener.started_over("; ".join(reasons))
+    if run.order.folder not in run.order.earlier:
+        listener.fence()
+        shutil.rmtree(run.order.folder, ignore_errors=True)  # of an earlier study of this name
 
 
-def _out_of_memory(
-    bench: Bench, config: TrialConfig, step: int, phase: str, error: Exception
-) -> Fault:
-    capacity = bench.gauge.capacity_bytes
-    requested = requested_bytes(error)
-    trainable = bench.base.trainable(config.lora_r)
-    needed = bench.footprint.estimate(batch_size=config.batch_size, trainable=trainable)
-    of = f" of {capacity / 2**30:.2f} GiB" if capacity else ""
-    return Fault(
-        outcome=Outcome.OOM,
-        reason=f"out of memory at step {step}, {phase}: {requested / 2**20:.0f} MiB more did not "
-        f"fit into the memory{of}",
-        step=step,
-        where=phase,
-        needed_bytes=max(needed, capacity or 0),
-        capacity_bytes=capacity,
-    )
-
-
-def _keep_best(run: Run) -> None:
+def _keep_best(run: Run, listener: Listener) -> None:
     """Writes the adapter of the best eval point."""
+    run.phase = "export"
     if run.best_weights is None:
         return
     export(
@@ -97,12 +77,14 @@ def _keep_best(run: Run) -> None:
         run.best_weights,
         pattern=run.bench.task.target_pattern,
         model_name=run.bench.study.model.name,
+        fence=listener.fence,
     )
 
 
 def _stats(bench: Bench, order: TrialOrder, run: Run | None, seconds: float) -> TrialStats:
     return TrialStats(
         seconds=round(seconds, 3),
+        resumed_at_samples=run.resumed_at if run else 0,
         samples_per_s=round(run.samples_per_s, 2) if run else 0.0,
         peak_memory_bytes=bench.gauge.peak_bytes(),
         trainable_parameters=bench.base.trainable(order.config.lora_r),

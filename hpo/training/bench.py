@@ -18,10 +18,10 @@ from hpo.specs import TrialConfig, TrialOrder
 from hpo.training.evaluate import val_loss
 from hpo.training.finite import NonFiniteError
 from hpo.training.footprint import Footprint, measure
-from hpo.training.loop import Bench, new_adapter
 from hpo.training.lora import LoraBase
 from hpo.training.memory import MemoryGauge
 from hpo.training.tasks import Task, load_task
+from hpo.training.trial import Bench, new_adapter
 
 BASE_DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "float16": torch.float16}
 ADAPTER_DTYPES = {"float32": torch.float32, "bf16": torch.float32, "float16": torch.float16}

@@ -1,8 +1,12 @@
 """A trial's `metrics.csv`: one line a step, val loss where it was measured."""
 
 import csv
+import io
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+
+from hpo.specs import Scalar
 
 COLUMNS = (
     "step",
@@ -16,21 +20,40 @@ COLUMNS = (
 )
 
 
-class CurveFile:
-    """Writes the curve as it grows; complete up to the last eval point at any time."""
+class Curve:
+    """The curve as it grows; in the file it is complete up to the last `flush` at any time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, text: str, fence: Callable[[], None]) -> None:
+        """Goes on from the `text` of an earlier attempt; `fence` is called before every write."""
+        self._fence = fence
+        fence()
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = (folder / "metrics.csv").open("w", newline="")
-        self._writer = csv.DictWriter(self._file, COLUMNS)
-        self._writer.writeheader()
+        self._path = folder / "metrics.csv"
+        self._path.write_bytes(b"")
+        self._flushed = 0
+        self._lines = io.StringIO(newline="")
+        self._lines.write(text)
+        self._writer = csv.DictWriter(self._lines, COLUMNS)
+        if not text:
+            self._writer.writeheader()
 
-    def write(self, **values: Any) -> None:
+    @property
+    def text(self) -> str:
+        """Everything so far, ASCII."""
+        return self._lines.getvalue()
+
+    def write(self, line: Mapping[str, Scalar]) -> None:
         """Adds a line; floats in full precision."""
-        self._writer.writerow(values)
-        if "val_loss" in values:
-            self._file.flush()
+        self._writer.writerow(line)
 
-    def close(self) -> None:
-        """Ends the file."""
-        self._file.close()
+    def flush(self) -> None:
+        """Brings the file up to date, or leaves it as it was and raises OSError."""
+        self._fence()
+        new = self.text[self._flushed :].encode("ascii")
+        try:
+            with self._path.open("ab") as file:
+                file.write(new)
+        except OSError:  # a full disk takes half of a line
+            os.truncate(self._path, self._flushed)
+            raise
+        self._flushed += len(new)

@@ -1,6 +1,8 @@
 """A trial's adapter as PEFT reads it: `PeftModel.from_pretrained(base, folder)`."""
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from peft import LoraConfig
@@ -11,26 +13,48 @@ from hpo.training.lora import Adapter, LoraBase
 
 
 def export(
-    folder: Path, base: LoraBase, adapter: Adapter, flat: Tensor, *, pattern: str, model_name: str
+    folder: Path,
+    base: LoraBase,
+    adapter: Adapter,
+    flat: Tensor,
+    *,
+    pattern: str,
+    model_name: str,
+    fence: Callable[[], None],
 ) -> None:
-    """Writes adapter_config.json and adapter_model.safetensors, each in one piece or not at all."""
-    scratch = folder / "writing"
-    scratch.mkdir(parents=True, exist_ok=True)
-    tensors = adapter.tensors(flat)
-    weights = {}
-    for index, name in enumerate(base.names):
-        for part, tensor in (("A", tensors[2 * index]), ("B", tensors[2 * index + 1])):
-            key = f"base_model.model.{name}.lora_{part}.weight"
-            weights[key] = tensor.detach().cpu().clone().contiguous()
-    save_file(weights, scratch / "adapter_model.safetensors", metadata={"format": "pt"})
-    LoraConfig(
+    """Writes adapter_config.json and adapter_model.safetensors, each in one piece or not at all.
+
+    Args:
+        flat: the weights (P,), which may be others than the adapter's present ones.
+        fence: called before anything is written.
+
+    Raises:
+        OSError, SafetensorError: the disk is full, or not there; nothing half-written is left.
+    """
+    config = LoraConfig(
         base_model_name_or_path=model_name,
         r=adapter.rank,
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
         target_modules=pattern,
         inference_mode=True,
-    ).save_pretrained(scratch)
-    for path in scratch.iterdir():
-        os.replace(path, folder / path.name)
-    scratch.rmdir()
+    )
+    scratch = folder / "writing"
+    fence()
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+        weights = _named(base, adapter.tensors(flat))
+        save_file(weights, scratch / "adapter_model.safetensors", metadata={"format": "pt"})
+        config.save_pretrained(scratch)
+        fence()
+        for path in scratch.iterdir():
+            os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _named(base: LoraBase, tensors: list[Tensor]) -> dict[str, Tensor]:
+    """A and B of every layer by PEFT's names."""
+    names = [f"base_model.model.{n}.lora_{part}.weight" for n in base.names for part in "AB"]
+    copies = (tensor.detach().cpu().clone().contiguous() for tensor in tensors)
+    return dict(zip(names, copies, strict=True))

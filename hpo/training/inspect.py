@@ -6,9 +6,9 @@ import torch
 
 from hpo.protocol import Cost
 from hpo.specs import TrialConfig, TrialOrder
-from hpo.training.attempt import classify
 from hpo.training.batches import train_batches
-from hpo.training.loop import Bench, Run, new_adapter
+from hpo.training.faults import classify
+from hpo.training.trial import Bench, Run, new_adapter
 
 
 def cost(bench: Bench, config: TrialConfig) -> Cost:

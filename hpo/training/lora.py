@@ -95,7 +95,7 @@ class Adapter:
         self.rank, self.alpha, self.dropout = rank, alpha, dropout
         self.training = True
         self._shapes = [shape for i, o in base.shapes() for shape in ((rank, i), (o, rank))]
-        self._generator = torch.Generator(device).manual_seed(seed)
+        self.generator = torch.Generator(device).manual_seed(seed)
         flat = self._initial(torch.Generator().manual_seed(seed))
         self.flat = nn.Parameter(flat.to(device=device, dtype=dtype))
         self._views: list[Tensor] = []
@@ -130,5 +130,5 @@ class Adapter:
         """Dropout from the trial's own generator, so that no other trial changes it."""
         if not self.training or self.dropout == 0.0:
             return x
-        keep = torch.empty_like(x).bernoulli_(1.0 - self.dropout, generator=self._generator)
+        keep = torch.empty_like(x).bernoulli_(1.0 - self.dropout, generator=self.generator)
         return x * keep / (1.0 - self.dropout)

@@ -53,7 +53,7 @@ class MemoryGauge:
     def mark_baseline(self) -> None:
         """Remembers what is held between trials."""
         release(self._device)
-        self._baseline_bytes = self._held_bytes()
+        self._baseline_bytes = self.held_bytes()
 
     def reset_peak(self) -> None:
         """Starts a new peak."""
@@ -78,9 +78,10 @@ class MemoryGauge:
         release(self._device)
         kept = 0 if self._device.type == "cuda" else kept_on_host_bytes
         allowed = TOLERANCE * (self.capacity_bytes or UNLIMITED_BYTES) + kept
-        return self._held_bytes() <= self._baseline_bytes + allowed
+        return self.held_bytes() <= self._baseline_bytes + allowed
 
-    def _held_bytes(self) -> int:
+    def held_bytes(self) -> int:
+        """What is held now: on a GPU there, else by the process beyond its origin."""
         if self._device.type == "cuda":
             return torch.cuda.memory_allocated(self._device)
         return _status("VmRSS") - self._origin_bytes

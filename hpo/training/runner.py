@@ -5,108 +5,40 @@ be killed at any moment: whatever it has not said is lost, and nothing else.
 """
 
 import os
-import queue
 import signal
 import sys
-import threading
-import time
 import traceback
-from typing import BinaryIO
 
 from hpo.errors import HpoError
 from hpo.protocol import (
     CRASHED,
     OUT_OF_MEMORY,
-    Command,
-    Evaluated,
     Finished,
     Inspect,
     Inspected,
-    Progress,
     Quit,
     Ready,
     Run,
     Setup,
     SetupFailed,
-    Stop,
-    read_command,
-    to_line,
 )
-from hpo.specs import EvalPoint, Spec, TrialOrder
+from hpo.specs import TrialOrder
 from hpo.training.attempt import attempt
 from hpo.training.bench import set_up
+from hpo.training.fence import Fence
 from hpo.training.inspect import cost
-from hpo.training.loop import Bench, Listener
+from hpo.training.line import Line, TrialVoice
 from hpo.training.memory import is_out_of_memory
+from hpo.training.trial import Bench
 
-PROGRESS_EVERY_S = 0.5
-DRIVER_GONE = 3
-
-
-class Line:
-    """Both directions of the pipe to the driver."""
-
-    def __init__(self, incoming: BinaryIO, outgoing: BinaryIO) -> None:
-        self._incoming, self._outgoing = incoming, outgoing
-        self._commands: queue.Queue[Command] = queue.Queue()
-        self._stopped: set[int] = set()
-        threading.Thread(target=self._listen, daemon=True).start()
-
-    def _listen(self) -> None:
-        try:
-            for text in self._incoming:
-                command = read_command(text)
-                if isinstance(command, Stop):
-                    self._stopped.add(command.number)
-                else:
-                    self._commands.put(command)
-        except Exception:
-            traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(DRIVER_GONE)  # end of file: nobody is left to train for
-
-    def next(self) -> Command:
-        """Waits for a command; Stop never shows up here."""
-        return self._commands.get()
-
-    def is_stopped(self, number: int) -> bool:
-        """Whether the driver has asked this trial to stop."""
-        return number in self._stopped
-
-    def send(self, message: Spec) -> None:
-        """Tells the driver."""
-        self._outgoing.write(to_line(message))
-        self._outgoing.flush()
-
-
-class TrialVoice:
-    """Tells the driver of one trial, progress not too often."""
-
-    def __init__(self, line: Line, number: int) -> None:
-        self._line, self._number = line, number
-        self._told = 0.0
-
-    def progress(self, seen: int, samples: int, train_loss: float, samples_per_s: float) -> None:
-        """A step is done."""
-        if time.monotonic() - self._told >= PROGRESS_EVERY_S:
-            self._told = time.monotonic()
-            self._line.send(
-                Progress(
-                    number=self._number,
-                    samples_seen=seen,
-                    samples=samples,
-                    train_loss=train_loss,
-                    samples_per_s=round(samples_per_s, 2),
-                )
-            )
-
-    def evaluated(self, point: EvalPoint) -> None:
-        """A grid point is measured."""
-        self._line.send(Evaluated(number=self._number, point=point))
-
-    def stopping(self) -> bool:
-        """Whether to stop."""
-        return self._line.is_stopped(self._number)
+DRIVERS_SIGNALS = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+"""A scheduler sends them to the whole job: the driver handles them, and then stops its runners."""
 
 
 def serve(line: Line) -> None:
@@ -124,19 +56,21 @@ def serve(line: Line) -> None:
         traceback.print_exc()  # last: where memory is short, it may fail itself
         return
     line.send(Ready(facts=facts))
+    fence = Fence(setup.study.limits.hang_seconds)
     while not isinstance(command := line.next(), Quit):
         match command:
             case Run():
-                line.send(_train(line, bench, command.order))
+                line.send(_train(line, bench, command.order, fence))
             case Inspect():
                 costs = tuple(cost(bench, config) for config in command.configs)
                 line.send(Inspected(costs=costs))
 
 
-def _train(line: Line, bench: Bench, order: TrialOrder) -> Finished:
-    voice = TrialVoice(line, order.number)
-    listener = Listener(progress=voice.progress, evaluated=voice.evaluated, stopping=voice.stopping)
-    return attempt(bench, order, listener)
+def _train(line: Line, bench: Bench, order: TrialOrder, fence: Fence) -> Finished:
+    finished = attempt(bench, order, TrialVoice(line, order.number, fence).listener())
+    fence.check()
+    fence.rest()
+    return finished
 
 
 def _setup_message(error: Exception) -> str:
@@ -150,8 +84,8 @@ def _setup_message(error: Exception) -> str:
 
 def main() -> None:
     """Takes the pipes, keeping whatever libraries print out of them."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # a scheduler signals the whole job
-        signal.signal(number, signal.SIG_IGN)  # the driver handles them, and then ends this
+    for number in DRIVERS_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     outgoing = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     status = 0

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from hpo.files import Options, load_study
-from hpo.protocol import Setup
+from hpo.protocol import Setup, Stop
 from hpo.specs import TrialConfig, TrialOrder
 from hpo.training.bench import set_up
-from hpo.training.loop import Listener
+from hpo.training.trial import Listener
 
 SMALL = ("data.samples=40", "trial.epochs=1", "trial.evals=2", "known=[]")
 
@@ -30,7 +30,7 @@ def one_thread():
 
 @pytest.fixture
 def order(tmp_path):
-    def make(number=0, **changes):
+    def make(number=0, *, seed_number=None, earlier=(), checkpoints=True, **changes):
         values = {
             "learning_rate": 3e-3,
             "lora_r": 4,
@@ -39,22 +39,53 @@ def order(tmp_path):
             "scheduler": "cosine",
         }
         config = TrialConfig.model_validate(values | changes)
-        folder = str(tmp_path / f"trial-{number}")
-        return TrialOrder(number=number, seed_number=number, config=config, folder=folder)
+        return TrialOrder(
+            number=number,
+            seed_number=number if seed_number is None else seed_number,
+            config=config,
+            folder=str(tmp_path / f"trial-{number}"),
+            earlier=tuple(earlier),
+            checkpoints=checkpoints,
+        )
 
     return make
 
 
 class Ear:
-    """Hears what a trial says, and can ask it to stop."""
+    """Hears what a trial says, and can ask it to stop: after a sign of life of this number.
 
-    def __init__(self, stop_after=None):
-        self.points, self.losses, self.stop_after = [], [], stop_after
+    Signs of life are steps, evaluation batches but the last of an evaluation, and eval points.
+    """
+
+    def __init__(self, stop_after=None, *, checkpoint=False):
+        self.points, self.replayed, self.losses = [], [], []
+        self.signs, self._seen = 0, 0
+        self.resumed, self.started_over, self.checkpoints = [], [], []
+        self._stop_after, self._checkpoint = stop_after, checkpoint
         self.listener = Listener(
-            progress=lambda seen, samples, loss, rate: self.losses.append(loss),
-            evaluated=self.points.append,
-            stopping=lambda: stop_after is not None and len(self.losses) >= stop_after,
+            progress=self._progress,
+            evaluated=self._evaluated,
+            resumed=lambda seen, seconds: self.resumed.append((seen, seconds)),
+            started_over=self.started_over.append,
+            checkpointed=lambda seen, size: self.checkpoints.append((seen, size)),
+            stop=self._stop,
+            fence=lambda: None,
         )
+
+    def _progress(self, seen, samples, loss, rate):
+        if self._seen != seen:
+            self._seen = seen
+            self.losses.append(loss)
+        self.signs += 1
+
+    def _evaluated(self, point, replayed):
+        (self.replayed if replayed else self.points).append(point)
+        self.signs += not replayed
+
+    def _stop(self):
+        if self._stop_after is not None and self.signs >= self._stop_after:
+            return Stop(number=0, checkpoint=self._checkpoint)
+        return None
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ from hpo.mini import CAPTIONER
 from hpo.training.attempt import attempt
 from hpo.training.batches import train_batches
 from hpo.training.evaluate import val_loss
-from hpo.training.loop import Run, new_adapter, train
+from hpo.training.loop import train
 from hpo.training.lora import LoraBase
 from hpo.training.schedule import factor
 from hpo.training.tasks.captioning import QFORMER
+from hpo.training.trial import Run, new_adapter
 
 
 def stock_model():
