@@ -26,7 +26,7 @@ def words(*options, settings=SMALL, study="rsicap"):
 
 def environment(**extra):
     """The environment without what a developer may have set."""
-    kept = {k: v for k, v in os.environ.items() if k != "HPO_STORAGE"}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HPO_STORAGE", "SLURM_"))}
     return {**kept, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200", **extra}
 
 
@@ -49,11 +49,11 @@ def run(cwd, *options, settings=SMALL, study="rsicap", expect=0, **extra):
 class Running:
     """A command under way, with `--json`."""
 
-    def __init__(self, cwd, *options, settings=LONGER):
+    def __init__(self, cwd, *options, settings=LONGER, **extra):
         self.process = subprocess.Popen(
             words("--json", *options, settings=settings),
             cwd=cwd,
-            env=environment(),
+            env=environment(**extra),
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,

@@ -139,8 +139,11 @@ def everything(url):
 def test_a_password_is_shown_and_stored_nowhere(tmp_path, postgres_url):
     secret = shown(postgres_url.set(password="S3cr3tWord"))
     none = shown(postgres_url.set(password="S3cr3tWord", database="none"))
-    output = run(tmp_path, "--trials", "2", "--storage", secret)
+    file = tmp_path.parent / f"{tmp_path.name}.url"
+    file.write_text(f"{secret}\n")
+    output = run(tmp_path, "--trials", "2", HPO_STORAGE_FILE=str(file))
     output += run(tmp_path, "--trials", "2", HPO_STORAGE=secret)
+    output += run(tmp_path, "--trials", "2", "--storage", secret, expect=2)
     output += run(tmp_path, "--trials", "2", HPO_STORAGE=none, expect=2)
     assert "optuna-dashboard" in output and "S3cr3tWord" not in output
     dump = everything(postgres_url)

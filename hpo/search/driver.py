@@ -175,15 +175,22 @@ class Driver:
             if live.ending is None and live.ended is None:
                 self._trials.stop(live, ending, checkpoint=True)
         deadline = time.monotonic() + HAND_OVER_S
-        while self._trials.live and time.monotonic() < deadline and not interrupt.impatient:
+        while time.monotonic() < deadline and not (interrupt.impatient or self._is_handed_over()):
             self._listen()
             self._outage.attempt(self._handle_backlog)
-        self._outage.attempt(self._give_up_rest)
+        self._outage.attempt(self._give_up_rest, now=True)
         if self._trials.live and self._outage.error is not None:
             raise self._outage.error
 
+    def _is_handed_over(self) -> bool:
+        """Whether every runner has answered, and the database knows, or is waited for no more."""
+        live = self._trials.live.values()
+        answered = all(one.ended is not None for one in live)
+        return answered and (not live or self._outage.is_over_patience)
+
     def _give_up_rest(self) -> None:
         """Ends trials whose runners did not answer; their last checkpoints are still there."""
+        self._handle_backlog()
         reason = "handed back when its driver ended, without an answer of its runner"
         for live in list(self._trials.live.values()):
             self._trials.end(live, live.ending or Ending(outcome=Outcome.PREEMPTED, reason=reason))

@@ -44,12 +44,15 @@ class Outage:
         """Whether it has been away for too long."""
         return self._since is not None and self._monotonic() - self._since > self._patience_s
 
-    def attempt(self, work: Callable[[], None]) -> str:
+    def attempt(self, work: Callable[[], None], *, now: bool = False) -> str:
         """Does the work, unless the database is away; what there is to say of it, or nothing.
 
         Work that stopped in the middle is called again as a whole.
+
+        Args:
+            now: whether to try even if it was away a moment ago.
         """
-        if self.error is not None and self._monotonic() < self._again:
+        if not now and self.error is not None and self._monotonic() < self._again:
             return ""
         try:
             work()
