@@ -4,6 +4,7 @@ Holds the frozen base and trains one trial after the other. Knows no study in a 
 be killed at any moment: whatever it has not said is lost, and nothing else.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -55,6 +56,7 @@ def serve(line: Line) -> None:
         line.send(SetupFailed(message=_setup_message(error)))
         traceback.print_exc()  # last: where memory is short, it may fail itself
         return
+    gc.freeze()  # base and libraries stay: the collection after every trial need not walk them
     line.send(Ready(facts=facts))
     fence = Fence(setup.study.limits.hang_seconds)
     while not isinstance(command := line.next(), Quit):
