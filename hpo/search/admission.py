@@ -1,9 +1,10 @@
 """Which trial comes next, and whether one may start at all.
 
-Several drivers share one study. The total is exact without locks: a trial is admitted by its
-rank among all that have not failed, and whoever is one too many hands its trial back. A trial is
-WAITING until its lease is taken: a database that goes away in between leaves nothing behind
-that runs without an owner.
+Several drivers share one study. The total is exact without locks: a configuration, tried once or
+several times, is admitted by its rank among all that have not failed, and whoever is one too many
+hands its trial back. Ranks only improve, as new configurations come last. A trial is WAITING until
+its lease is taken: a database that goes away in between leaves nothing behind that runs without
+an owner.
 """
 
 from contextlib import suppress
@@ -54,7 +55,7 @@ def asked_again(study: optuna.Study, space: dict[str, Param], trial_id: int) -> 
     return Asked(
         trial=trial,
         config=suggest(trial, space),
-        seed_number=int(attributes.get("seed_number", trial.number)),
+        seed_number=_first(trial),
         attempt=int(attributes.get("attempt", 1)),
         spent={str(kind): int(count) for kind, count in attributes.get("spent", {}).items()},
         earlier=tuple(int(number) for number in attributes.get("earlier", ())),
@@ -73,9 +74,10 @@ class Admission:
         """A RUNNING trial with a lease of ours; None while there is none to start."""
         if self._pending is None:
             trials = self._trials()
-            if sum(t.state in FINISHED or t.state == TrialState.RUNNING for t in trials) >= total:
+            begun = sum(t.state in FINISHED or t.state == TrialState.RUNNING for t in trials)
+            if begun >= total:
                 return None
-            self._pending = self._take(trials)
+            self._pending = self._take(trials, room=total - begun)
         trial_id = self._pending
         if trial_id is not None and self._run(trial_id):
             asked = asked_again(self._study, self._space, trial_id)
@@ -84,18 +86,25 @@ class Admission:
         self._pending = None
         return None
 
-    def is_one_too_many(self, number: int, total: int) -> bool:
-        """Whether the trials before this one fill the budget."""
-        return (
-            sum(t.number < number and t.state != TrialState.FAIL for t in self._trials()) >= total
-        )
+    def is_one_too_many(self, asked: Asked, total: int) -> bool:
+        """Whether the configurations before this one fill the budget, or this one is there twice.
 
-    def _take(self, trials: list[FrozenTrial]) -> int | None:
+        A retry is there twice if the database committed it without saying so.
+        """
+        trials = [t for t in self._trials() if t.number < asked.number]
+        if any(_makes_needless(t, asked) for t in trials):
+            return True
+        alive = {_first(t) for t in trials if t.state != TrialState.FAIL}
+        return sum(number < asked.seed_number for number in alive) >= total
+
+    def _take(self, trials: list[FrozenTrial], room: int) -> int | None:
         """A waiting trial of ours: retries come first, then the oldest; else a new one."""
         waiting = [t for t in trials if t.state == TrialState.WAITING]
         for trial in sorted(waiting, key=lambda t: ("retry_of" not in t.user_attrs, t.number)):
             if self._leases.take(trial._trial_id):
                 return trial._trial_id
+        if len(waiting) >= room:
+            return None  # others are about to start them
         template = create_trial(state=TrialState.WAITING)
         trial_id = self._storage.create_new_trial(self._study._study_id, template_trial=template)
         return trial_id if self._leases.take(trial_id) else None
@@ -116,3 +125,15 @@ class Admission:
 
     def _trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
+
+
+def _first(trial: optuna.Trial | FrozenTrial) -> int:
+    """Number of the first attempt of a trial's configuration."""
+    return int(trial.user_attrs.get("seed_number", trial.number))
+
+
+def _makes_needless(trial: FrozenTrial, asked: Asked) -> bool:
+    """Whether an older trial is the same retry, or its configuration finished with it."""
+    if _first(trial) != asked.seed_number:
+        return False
+    return trial.state in FINISHED or trial.user_attrs.get("retry_of") in asked.earlier[:1]

@@ -37,6 +37,8 @@ class Ledger:
         self.budget: Budget = read_budget(study)
         self._spec = spec
         self._admission = Admission(study, spec.space, leases)
+        self._asked: Asked | None = None
+        """A trial of which it was not known yet whether it may start, when the database went."""
         self._common = {"host": leases.host, "worker": leases.worker, "git_revision": revision()}
 
     def note_base(self, facts: BaseFacts) -> None:
@@ -70,14 +72,14 @@ class Ledger:
 
     def ask(self) -> Asked | None:
         """The next trial, all parameters suggested; None while there is none to start."""
-        asked = self._admission.next(self.budget.trials)
-        if asked is None or not self._admission.is_one_too_many(asked.number, self.budget.trials):
-            return asked
-        reason = f"the study had its {self.budget.trials} trials already"
-        if asked.attempt > 1 or asked.earlier:  # its first attempt was still on its way out
-            self._enqueue_retry(asked, Outcome.PREEMPTED)
-        self.finish(asked, Ending(outcome=Outcome.OVER_BUDGET, reason=reason))
-        return None
+        self._asked = self._asked or self._admission.next(self.budget.trials)
+        asked = self._asked
+        if asked is not None and self._admission.is_one_too_many(asked, self.budget.trials):
+            reason = f"the study had its {self.budget.trials} trials already"
+            self.finish(asked, Ending(outcome=Outcome.OVER_BUDGET, reason=reason))
+            asked = None
+        self._asked = None
+        return asked
 
     def report(self, asked: Asked, point: EvalPoint, *, replayed: bool) -> Ending | None:
         """Reports a point; an ending if the trial is to stop here.
@@ -86,6 +88,8 @@ class Ledger:
             replayed: it was measured by an earlier attempt, and not pruned then.
         """
         if point.samples_seen not in self._reported(asked):
+            if not self.leases.owns(asked.trial_id):
+                return Ending(outcome=Outcome.LOST, reason="its lease was lost: another has it")
             try:
                 asked.trial.report(point.val_loss, point.samples_seen)
             except UpdateFinishedTrialError:

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from hpo.search.fingerprint import fingerprint
+from hpo.search.leases import Leases
 from hpo.search.ledger import Ledger
 from hpo.search.study import open_study
 
@@ -16,13 +17,8 @@ class Clock:
 
     def __init__(self):
         self.now = time.time()
-        self.when_read = []
 
     def __call__(self):
-        """The time; first comes what is to be done at this reading, if anything."""
-        todo = self.when_read.pop(0) if self.when_read else None
-        if todo is not None:
-            todo()
         return self.now
 
 
@@ -41,14 +37,16 @@ def spec(mini_study):
 
 @pytest.fixture
 def worker(clock):
-    """Opens a study as a worker of that name; all share one clock."""
+    """Opens a study as a worker of that name; all share one clock, unless given another."""
     opened = []
 
-    def open_ledger(spec, url, name="here:1"):
+    def open_ledger(spec, url, name="here:1", clock=clock):
         prints = fingerprint(spec, data_digest="d", weights_digest="w")
         study, leases = open_study(spec, url, prints, samples=SAMPLES)
-        leases.worker, leases._clock = name, clock
         opened.append(leases._engine)
+        storage, lease_s = study._storage._backend, spec.limits.hang_seconds
+        leases = Leases(storage, study, lease_s=lease_s, clock=clock, monotonic=clock)
+        leases.worker = name
         return Ledger(study, spec, leases)
 
     yield open_ledger

@@ -1,15 +1,28 @@
 """Admission, reports and the end of trials, on every kind of database."""
 
-import threading
-
 import pytest
 from optuna.trial import TrialState
 
 from hpo.protocol import BaseFacts
-from hpo.search.leases import LEASE_S
-from hpo.search.ledger import Ending
+from hpo.search.endings import Ending
 from hpo.search.outcomes import CONSEQUENCES
-from hpo.specs import EvalPoint, Fault, Outcome, TrialStats
+from hpo.specs import Fault, Outcome, TrialStats
+from tests.search.steps import (
+    LEASE_S,
+    ending,
+    everything,
+    finish,
+    owners,
+    pass_time,
+    point,
+    run,
+    sign,
+    states,
+    trial,
+    usage,
+    waiting,
+    with_search,
+)
 
 GIB = 1 << 30
 STATS = TrialStats(seconds=2.5, samples_per_s=12.8, peak_memory_bytes=GIB, steps=4)
@@ -20,42 +33,6 @@ OOM = Fault(
     needed_bytes=4 * GIB,
     capacity_bytes=2 * GIB,
 )
-
-
-def ending(outcome, **more):
-    value = 1.25 if outcome == Outcome.COMPLETE else None
-    return Ending(outcome=outcome, reason=f"because of {outcome}", value=value, **more)
-
-
-def finish(ledger, asked, outcome=Outcome.COMPLETE, **more):
-    ledger.finish(asked, ending(outcome, **more))
-
-
-def run(ledger, outcome=Outcome.COMPLETE, **more):
-    """Asks for a trial and ends it; its frozen self."""
-    asked = ledger.ask()
-    finish(ledger, asked, outcome, **more)
-    return trial(ledger, asked.trial.number)
-
-
-def trial(ledger, number):
-    return ledger.study.get_trials()[number]
-
-
-def states(ledger):
-    return [t.state for t in ledger.study.get_trials()]
-
-
-def waiting(ledger):
-    return [t for t in ledger.study.get_trials() if t.state == TrialState.WAITING]
-
-
-def point(samples, loss):
-    return EvalPoint(samples_seen=samples, step=samples // 8, val_loss=loss)
-
-
-def with_search(spec, **changes):
-    return spec.model_copy(update={"search": spec.search.model_copy(update=changes)})
 
 
 @pytest.fixture
@@ -82,14 +59,14 @@ def test_every_outcome_is_written_with_its_reason(database_url, spec, worker):
     for outcome in Outcome:
         asked = ledger.ask()
         ledger.finish(asked, ending(outcome, stats=STATS), environment=environment)
-        ended = trial(ledger, asked.trial.number)
+        ended = trial(ledger, asked.number)
         assert ended.state == CONSEQUENCES[outcome].state
         assert ended.value == (1.25 if outcome == Outcome.COMPLETE else None)
         expected = {"outcome": str(outcome), "reason": f"because of {outcome}"}
         expected |= STATS.model_dump() | environment
         assert {key: ended.user_attrs.get(key) for key in expected} == expected
         assert {"worker", "host", "git_revision"} <= set(ended.user_attrs)
-        assert len(waiting(ledger)) == CONSEQUENCES[outcome].retry
+        assert len(waiting(ledger)) == (CONSEQUENCES[outcome].tries > 1)
 
 
 @pytest.mark.parametrize("outcome", [Outcome.COMPLETE, Outcome.OOM, Outcome.LOST])
@@ -122,37 +99,6 @@ def test_an_out_of_memory_has_a_graded_constraint_and_no_value(database_url, spe
     assert ended.user_attrs["capacity_bytes"] == 2 * GIB
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        None,
-        OOM.model_copy(update={"needed_bytes": None}),
-        OOM.model_copy(update={"capacity_bytes": None}),
-        OOM.model_copy(update={"needed_bytes": GIB}),
-        OOM.model_copy(update={"needed_bytes": 2 * GIB + 1}),
-    ],
-)
-def test_an_out_of_memory_is_never_feasible(ledger, fault):
-    assert run(ledger, Outcome.OOM, fault=fault).constraints["memory"] > 0
-
-
-def test_more_memory_missing_is_a_larger_violation(ledger):
-    found = [
-        run(ledger, Outcome.OOM, fault=OOM.model_copy(update={"needed_bytes": n * GIB}))
-        for n in (3, 5, 9)
-    ]
-    violations = [ended.constraints["memory"] for ended in found]
-    assert violations == sorted(violations)
-    assert len(set(violations)) == 3
-
-
-@pytest.mark.parametrize("capacity", [None, GIB // 2, GIB, 8 * GIB])
-@pytest.mark.parametrize("outcome", [Outcome.COMPLETE, Outcome.PRUNED, Outcome.NAN])
-def test_a_trial_that_fits_is_feasible(ledger, outcome, capacity):
-    ended = run(ledger, outcome, stats=STATS, capacity_bytes=capacity)
-    assert ended.constraints["memory"] <= 0
-
-
 def test_a_nan_says_where_it_began(ledger):
     fault = Fault(outcome=Outcome.NAN, reason="NaN", step=2, where="projection")
     ended = run(ledger, Outcome.NAN, fault=fault)
@@ -163,12 +109,12 @@ def test_a_nan_says_where_it_began(ledger):
 def test_reports_lie_on_the_grid_and_the_median_prunes(ledger):
     for _ in range(4):
         asked = ledger.ask()
-        assert ledger.report(asked, point(16, 2.0)) is None
-        assert ledger.report(asked, point(32, 1.0)) is None
+        assert ledger.report(asked, point(16, 2.0), replayed=False) is None
+        assert ledger.report(asked, point(32, 1.0), replayed=False) is None
         finish(ledger, asked)
     asked = ledger.ask()
-    assert ledger.report(asked, point(16, 9.0)) is None
-    verdict = ledger.report(asked, point(32, 9.0))
+    assert ledger.report(asked, point(16, 9.0), replayed=False) is None
+    verdict = ledger.report(asked, point(32, 9.0), replayed=False)
     assert verdict.outcome == Outcome.PRUNED
     ledger.finish(asked, verdict)
     ended = trial(ledger, 4)
@@ -187,220 +133,111 @@ def test_reports_lie_on_the_grid_and_the_median_prunes(ledger):
 def test_a_trial_at_its_end_is_complete_however_bad(ledger):
     for _ in range(4):
         asked = ledger.ask()
-        assert ledger.report(asked, point(32, 1.0)) is None
+        assert ledger.report(asked, point(32, 1.0), replayed=False) is None
         ledger.finish(asked, Ending(outcome=Outcome.COMPLETE, reason="done", value=1.0))
     bad = ledger.ask()
     last = point(32, 9.0).model_copy(update={"last": True})
-    assert ledger.report(bad, last) is None
-
-
-def test_two_ledgers_that_take_turns_end_at_the_total(sqlite_url, spec, worker):
-    ledgers = [worker(spec, sqlite_url, name) for name in ("here:1", "there:2")]
-    live = []
-    for turn in range(40):
-        ledger = ledgers[turn % 2]
-        asked = ledger.ask()
-        if asked is not None:
-            live.append((ledger, asked))
-        if len(live) > 3 or (asked is None and live):
-            owner, oldest = live.pop(0)
-            outcome = Outcome.CRASHED if oldest.trial.number in (1, 4) else Outcome.COMPLETE
-            finish(owner, oldest, outcome)
-    assert live == []
-    assert states(ledgers[0]).count(TrialState.COMPLETE) == spec.search.trials
-    assert len(states(ledgers[0])) == spec.search.trials + 2
-    assert all(ledger.is_complete() for ledger in ledgers)
-
-
-def test_two_ledgers_at_once_end_at_the_total(database_url, spec, worker):
-    ledgers = [worker(spec, database_url, name) for name in ("here:1", "there:2")]
-
-    def drive(ledger):
-        while not ledger.is_complete():
-            asked = ledger.ask()
-            if asked is not None:
-                finish(ledger, asked)
-
-    threads = [threading.Thread(target=drive, args=(ledger,)) for ledger in ledgers]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    counted = states(ledgers[0])
-    assert counted.count(TrialState.COMPLETE) == spec.search.trials
-    assert set(counted) <= {TrialState.COMPLETE, TrialState.FAIL}
-
-
-def test_whoever_is_one_too_many_hands_its_trial_back(database_url, spec, worker):
-    spec = with_search(spec, trials=1)
-    ours, theirs = worker(spec, database_url, "here:1"), worker(spec, database_url, "there:2")
-    ask, first = theirs.study.ask, []
-
-    def ask_late():
-        first.append(ours.ask())
-        return ask()
-
-    theirs.study.ask = ask_late
-    assert theirs.ask() is None
-    assert states(ours) == [TrialState.RUNNING, TrialState.FAIL]
-    assert trial(ours, 1).user_attrs["outcome"] == "over_budget"
-    assert "1 trials" in trial(ours, 1).user_attrs["reason"]
-    finish(ours, first[0])
-    assert ours.is_complete()
-    assert waiting(ours) == []
-
-
-def test_nobody_asks_while_others_train_the_last_trials(ledger, spec):
-    live = [ledger.ask() for _ in range(spec.search.trials)]
-    assert None not in live
-    assert ledger.ask() is None
-    finish(ledger, live[0], Outcome.CRASHED)
-    assert ledger.ask() is not None
-    assert ledger.ask() is None
-
-
-def test_a_resumed_study_ends_at_the_larger_total(sqlite_url, spec, worker):
-    small = worker(with_search(spec, trials=2), sqlite_url)
-    while small.ask() is not None:
-        pass
-    for frozen in small.study.get_trials():
-        small.study.tell(frozen.number, 1.0)
-    assert small.is_complete()
-    large = worker(with_search(spec, trials=3), sqlite_url)
-    assert not large.is_complete()
-    run(large)
-    assert large.is_complete()
-    assert large.ask() is None
-
-
-def test_a_lost_trial_is_tried_again_with_the_same_parameters_and_seed(
-    database_url, spec, worker, clock
-):
-    ours, theirs = worker(spec, database_url, "here:1"), worker(spec, database_url, "there:2")
-    run(ours)
-    asked = ours.ask()
-    clock.now += LEASE_S + 1
-    assert theirs.reap() == [1]
-    assert theirs.reap() == ours.reap() == []
-    lost = trial(theirs, 1)
-    assert lost.state == TrialState.FAIL
-    assert lost.user_attrs["outcome"] == "lost"
-    again = theirs.ask()
-    assert again.config == asked.config
-    assert (again.trial.number, again.seed_number, again.attempt) == (2, 1, 2)
-    assert trial(theirs, 2).user_attrs["retry_of"] == 1
-    assert trial(theirs, 2).params == lost.params
-
-
-def test_the_seed_number_is_that_of_the_first_attempt(ledger):
-    attempts = []
-    for _ in range(3):
-        attempts.append(ledger.ask())
-        finish(ledger, attempts[-1], Outcome.LOST)
-    assert [a.seed_number for a in attempts] == [0, 0, 0]
-    assert [a.attempt for a in attempts] == [1, 2, 3]
-    assert [a.trial.number for a in attempts] == [0, 1, 2]
-    assert len({a.config.model_dump_json() for a in attempts}) == 1
-
-
-@pytest.mark.parametrize("attempts", [1, 3])
-def test_a_lost_trial_is_tried_so_often_and_no_more(sqlite_url, spec, worker, attempts):
-    ledger = worker(with_search(spec, attempts=attempts), sqlite_url)
-    for _ in range(attempts):
-        asked = ledger.ask()
-        assert asked.seed_number == 0
-        finish(ledger, asked, Outcome.LOST)
-    assert waiting(ledger) == []
-    assert ledger.ask().seed_number == attempts
-
-
-def test_a_preempted_trial_comes_first_and_spends_no_attempt(ledger, spec):
-    first, second = ledger.ask(), ledger.ask()
-    for _ in range(spec.search.attempts + 2):
-        finish(ledger, first, Outcome.PREEMPTED)
-        again = ledger.ask()
-        assert again.config == first.config
-        assert (again.seed_number, again.attempt) == (0, 1)
-        first = again
-    assert ledger.ask().config != second.config
-
-
-def test_a_retry_that_came_too_early_is_kept_for_later(sqlite_url, spec, worker):
-    spec = with_search(spec, trials=1)
-    ours, theirs = worker(spec, sqlite_url, "here:1"), worker(spec, sqlite_url, "there:2")
-    asked, tell, early = ours.ask(), ours.study.tell, []
-
-    def tell_late(*args, **settings):
-        early.append(theirs.ask())  # the retry is there, its first attempt not yet told
-        return tell(*args, **settings)
-
-    ours.study.tell = tell_late
-    finish(ours, asked, Outcome.PREEMPTED)
-    assert early == [None]
-    again = theirs.ask()
-    assert again.config == asked.config
-    assert again.seed_number == 0
-
-
-def test_a_lost_trial_that_comes_back_changes_nothing(database_url, spec, worker, clock):
-    ours, theirs = worker(spec, database_url, "here:1"), worker(spec, database_url, "there:2")
-    asked = ours.ask()
-    clock.now += LEASE_S + 1
-    theirs.reap()
-    before = trial(theirs, 0).user_attrs
-    finish(ours, asked, stats=STATS)
-    assert trial(ours, 0).state == TrialState.FAIL
-    assert trial(ours, 0).user_attrs == before
-    assert len(waiting(ours)) == 1
-    assert ours.renew([asked]) == [asked]
-
-
-def test_a_report_of_a_lost_trial_is_ignored(sqlite_url, spec, worker, clock):
-    ours, theirs = worker(spec, sqlite_url, "here:1"), worker(spec, sqlite_url, "there:2")
-    asked = ours.ask()
-    clock.now += LEASE_S + 1
-    theirs.reap()
-    ours.report(asked, point(16, 1.0))
-    assert trial(ours, 0).state == TrialState.FAIL
-    assert trial(ours, 0).intermediate_values == {}
+    assert ledger.report(bad, last, replayed=False) is None
 
 
 def test_a_trial_that_was_failed_by_hand_stays_so(ledger):
     asked = ledger.ask()
-    ledger.study.tell(asked.trial.number, state=TrialState.FAIL)
-    ledger.report(asked, point(16, 1.0))
+    ledger.study.tell(asked.number, state=TrialState.FAIL)
+    ledger.report(asked, point(16, 1.0), replayed=False)
     finish(ledger, asked, stats=STATS)
     assert states(ledger) == [TrialState.FAIL]
 
 
-def test_a_trial_that_died_before_its_parameters_is_tried_again_whole(ledger, spec, clock):
-    ledger.study.ask()
-    clock.now += LEASE_S + 5
-    assert ledger.reap() == [0]
-    assert set(waiting(ledger)[0].system_attrs["fixed_params"]) == set(spec.space)
+def lose(ours, theirs, clock):
+    """A trial of ours that they have declared lost."""
+    asked = ours.ask()
+    assert pass_time(clock, LEASE_S, theirs.reap) == [asked.number]
+    return asked
 
 
-def test_known_configurations_are_tried_first(sqlite_url, mini_study, worker):
-    known = (
-        {"learning_rate": 2e-3, "lora_r": 24, "lora_alpha": 64, "batch_size": 8},
-        {"batch_size": 4},
-    )
-    ledger = worker(mini_study.model_copy(update={"known": known}), sqlite_url)
-    first, second, third = (ledger.ask() for _ in range(3))
-    assert {name: first.trial.params[name] for name in known[0]} == known[0]
-    assert second.trial.params["batch_size"] == 4
-    assert set(second.trial.params) == set(mini_study.space)
-    assert [first.trial.user_attrs, second.trial.user_attrs] == [{"known": True}] * 2
-    assert "known" not in third.trial.user_attrs
+@pytest.fixture
+def lost(database_url, spec, worker, clock):
+    """A ledger, and a trial of its that another worker has declared lost."""
+    ours, theirs = worker(spec, database_url, "here:1"), worker(spec, database_url, "there:2")
+    return ours, lose(ours, theirs, clock)
 
 
-def test_closing_leaves_no_retry_behind(ledger):
-    finish(ledger, ledger.ask(), Outcome.LOST)
-    (retry,) = waiting(ledger)
+@pytest.mark.parametrize("outcome", [Outcome.COMPLETE, Outcome.OOM, Outcome.PREEMPTED])
+def test_the_end_of_a_trial_that_was_lost_changes_nothing_at_all(lost, outcome):
+    ours, asked = lost
+    before = everything(ours.leases)
+    ours.finish(asked, ending(outcome, stats=STATS), device_seconds=9.0)
+    assert ours.renew({asked.trial_id: sign(samples_seen=32)}) == {asked.trial_id}
+    assert everything(ours.leases) == before
+
+
+def test_a_report_of_a_trial_that_was_lost_changes_nothing_at_all(lost):
+    ours, asked = lost
+    before = everything(ours.leases)
+    assert ours.report(asked, point(16, 1.0), replayed=False).outcome == Outcome.LOST
+    assert everything(ours.leases) == before
+
+
+def test_a_report_while_another_takes_over_changes_nothing_at_all(sqlite_url, spec, worker, clock):
+    ours, theirs = worker(spec, sqlite_url, "here:1"), worker(spec, sqlite_url, "there:2")
+    asked = ours.ask()
+    pass_time(clock, LEASE_S, theirs.leases.abandoned)
+    theirs.leases.claim(*theirs.leases.abandoned())
+    before = everything(ours.leases)
+    assert ours.report(asked, point(16, 1.0), replayed=False).outcome == Outcome.LOST
+    assert everything(ours.leases) == before
+
+
+def test_replayed_points_are_reported_and_never_prune(ledger):
+    for _ in range(4):
+        asked = ledger.ask()
+        for samples in (16, 32):
+            ledger.report(asked, point(samples, 1.0), replayed=False)
+        finish(ledger, asked)
+    asked = ledger.ask()
+    for samples in (16, 32):
+        assert ledger.report(asked, point(samples, 9.0), replayed=True) is None
+    assert trial(ledger, 4).intermediate_values == {16: 9.0, 32: 9.0}
+    again = ledger.report(asked, point(32, 9.0), replayed=False)  # there already, and decided now
+    assert again.outcome == Outcome.PRUNED
+
+
+def test_a_lost_trial_keeps_the_device_time_of_its_lease(sqlite_url, spec, worker, clock):
+    ours, theirs = worker(spec, sqlite_url, "here:1"), worker(spec, sqlite_url, "there:2")
+    asked = ours.ask()
+    ours.renew({asked.trial_id: sign(samples_seen=24, device_seconds=7.5)})
+    pass_time(clock, LEASE_S, theirs.reap)
+    assert usage(ours.leases) == {"lost": (1, 7.5)}
+    assert "here:1" in trial(ours, 0).user_attrs["reason"]
+    assert "24 samples" in trial(ours, 0).user_attrs["reason"]
+
+
+def test_a_trial_that_ended_before_its_lease_is_booked_as_it_ended(ledger, clock, worker, spec):
+    asked = ledger.ask()
+    ledger.renew({asked.trial_id: sign(device_seconds=7.5)})
+    ledger._tell(asked, ending(Outcome.COMPLETE), {})  # and its worker died
+    theirs = worker(spec, ledger.leases._engine.url, "there:2")
+    assert pass_time(clock, LEASE_S, theirs.reap) == []
+    assert usage(theirs.leases) == {"complete": (1, 7.5)}
+    assert owners(theirs.leases) == {}
+
+
+def test_closing_ends_what_waits(ledger):
+    run(ledger, Outcome.LOST)
+    ledger.study.enqueue_trial({"batch_size": 4})
     ledger.close()
-    closed = trial(ledger, retry.number)
-    assert closed.state == TrialState.FAIL
-    assert closed.user_attrs["outcome"] == "over_budget"
+    assert states(ledger) == [TrialState.FAIL] * 3
+    assert trial(ledger, 1).user_attrs["outcome"] == "over_budget"
+    assert "6 trials already" in trial(ledger, 2).user_attrs["reason"]
+    assert owners(ledger.leases) == {}
+
+
+def test_closing_leaves_alone_what_another_is_about_to_start(ledger, worker, spec):
+    ledger.study.enqueue_trial({"batch_size": 4})
+    theirs = worker(spec, ledger.leases._engine.url, "there:2")
+    theirs.leases.take(ledger.study.trials[0]._trial_id)
+    ledger.close()
+    assert states(ledger) == [TrialState.WAITING]
 
 
 def test_the_base_alone_is_noted_once(ledger):
