@@ -5,7 +5,14 @@ import pytest
 from hpo.search.breaker import LIMIT, Breaker
 from hpo.specs import Outcome
 
-FAILURES = (Outcome.CRASHED, Outcome.DATA_ERROR, Outcome.LOST)
+FAILURES = (
+    Outcome.CRASHED,
+    Outcome.DATA_ERROR,
+    Outcome.DISK_FULL,
+    Outcome.HUNG,
+    Outcome.KILLED,
+    Outcome.LOST,
+)
 FINISHED = (Outcome.COMPLETE, Outcome.PRUNED, Outcome.OOM, Outcome.NAN, Outcome.TIMEOUT)
 NEITHER = (Outcome.PREEMPTED, Outcome.OVER_BUDGET)
 
@@ -27,8 +34,14 @@ def test_failures_in_a_row_trip_it(outcome):
     assert noted(*[outcome] * LIMIT).tripped
 
 
-def test_failures_of_several_kinds_count_together():
-    assert noted(*(FAILURES * LIMIT)[:LIMIT]).tripped
+def test_failures_of_several_kinds_are_not_one_reason():
+    assert not noted(*FAILURES * LIMIT).tripped
+
+
+def test_another_kind_starts_the_count_anew():
+    failures = [Outcome.CRASHED] * (LIMIT - 1)
+    assert not noted(*failures, Outcome.LOST, *failures).tripped
+    assert noted(*failures, Outcome.LOST, *failures, Outcome.CRASHED).tripped
 
 
 @pytest.mark.parametrize("outcome", FINISHED)
@@ -46,9 +59,8 @@ def test_what_is_nobodys_fault_changes_nothing(outcome):
 
 def test_the_reason_names_the_last_failure():
     breaker = noted(*[Outcome.CRASHED] * LIMIT)
-    assert f"{LIMIT} trials failed in a row" in breaker.reason
-    assert "crashed" in breaker.reason
-    assert f"reason {LIMIT - 1}" in breaker.reason
+    assert f"{LIMIT} trials in a row ended as crashed" in breaker.reason
+    assert f"reason {LIMIT - 1}; see the traceback" in breaker.reason
 
 
 def test_a_new_breaker_has_not_tripped():

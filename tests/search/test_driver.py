@@ -1,4 +1,4 @@
-"""What the death of a runner means for its trial."""
+"""A runner's process: how it dies, and what is known of that."""
 
 import signal
 import time
@@ -6,25 +6,7 @@ import time
 import pytest
 
 from hpo.protocol import Setup
-from hpo.search.driver import ending_of_death
-from hpo.search.process import Death, RunnerProcess
-from hpo.specs import Outcome
-
-
-@pytest.mark.parametrize(
-    "known, outcome",
-    [
-        ({"by_kernel": True, "by_signal": True}, Outcome.OOM),
-        ({"out_of_memory": True}, Outcome.OOM),
-        ({"by_signal": True}, Outcome.LOST),
-        ({}, Outcome.CRASHED),
-    ],
-)
-def test_a_death_is_told_apart_by_its_cause(known, outcome):
-    nothing = {"by_kernel": False, "by_signal": False, "out_of_memory": False}
-    ending = ending_of_death(Death(how="SIGKILL", log="the last words", **(nothing | known)))
-    assert ending.outcome == outcome
-    assert "SIGKILL" in ending.reason
+from hpo.search.process import RunnerProcess
 
 
 def alive(process):

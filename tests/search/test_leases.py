@@ -1,22 +1,29 @@
-"""Leases: who trains which trial, and when it is lost."""
-
-import os
-import subprocess
-import sys
-import threading
+"""Leases: who trains which trial, and when it is anybody's."""
 
 import pytest
-from sqlalchemy import select, update
 
-from hpo.search.leases import LEASE_S, LEASES, process_started
+from hpo.search.sightings import GAP_S
+from hpo.specs import Outcome
+from tests.search.conftest import Clock
+from tests.search.steps import (
+    LEASE_S,
+    LOOK_S,
+    abandoned,
+    at_once,
+    owners,
+    pass_time,
+    sign,
+    usage,
+    with_search,
+)
+
+HOUR_S = 3600.0
 
 
 def two(url, spec, worker):
     """The leases of two workers on one study, and a trial that the first has taken."""
     ours, theirs = worker(spec, url, "here:1"), worker(spec, url, "there:2")
-    trial = ours.study.ask()
-    ours._leases.take(trial._trial_id)
-    return ours._leases, theirs._leases, trial._trial_id
+    return ours.leases, theirs.leases, ours.ask().trial_id
 
 
 @pytest.fixture
@@ -31,194 +38,202 @@ def pair_on_file(sqlite_url, spec, worker):
     return two(sqlite_url, spec, worker)
 
 
-@pytest.fixture
-def on_file(sqlite_url, spec, worker):
-    """Two ledgers on one SQLite file."""
-    return worker(spec, sqlite_url, "here:1"), worker(spec, sqlite_url, "there:2")
-
-
-def claimed(leases):
-    return [trial._trial_id for trial in leases.claim_lost()]
-
-
-def owners(leases):
-    with leases._engine.connect() as connection:
-        return {row.trial_id: row.worker for row in connection.execute(select(LEASES))}
-
-
-def test_a_trial_under_lease_is_not_lost(pair_on_file, clock):
-    _, theirs, _ = pair_on_file
-    clock.now += LEASE_S - 1
-    assert claimed(theirs) == []
-
-
-def test_a_trial_whose_lease_expired_is_claimed_by_exactly_one(pair, clock):
+def test_a_trial_has_one_owner(pair):
     ours, theirs, trial = pair
-    clock.now += LEASE_S + 1
-    assert claimed(theirs) == [trial]
-    assert claimed(theirs) == []
-    assert claimed(ours) == []
+    assert ours.take(trial)  # again, after an answer that did not come
+    assert not theirs.take(trial)
+    assert (ours.owns(trial), theirs.owns(trial)) == (True, False)
+    assert owners(ours) == {trial: "here:1"}
+
+
+def test_one_of_many_that_take_a_trial_at_once_gets_it(database_url, spec, worker):
+    leases = [worker(spec, database_url, f"here:{n}").leases for n in range(4)]
+    for trial in range(10):
+        taken = at_once(*(lambda it=it, trial=trial: it.take(trial) for it in leases))
+        assert sorted(taken) == [False, False, False, True]
+
+
+def test_workers_that_take_leases_at_once_do_not_disturb_each_other(database_url, spec, worker):
+    leases = [worker(spec, database_url, f"here:{n}").leases for n in range(4)]
+
+    def take(index):
+        return all(leases[index].take(trial) for trial in range(index, 80, 4))
+
+    assert at_once(*(lambda n=n: take(n) for n in range(4))) == [True] * 4
+    assert len(owners(leases[0])) == 80
+
+
+def test_a_trial_is_not_lost_while_its_lease_is_young(pair_on_file, clock):
+    _, theirs, _ = pair_on_file
+    assert pass_time(clock, LEASE_S - 1, lambda: abandoned(theirs)) == []
+
+
+def test_a_lease_that_nobody_renewed_is_claimed_once(pair, clock):
+    ours, theirs, trial = pair
+    pass_time(clock, LEASE_S, theirs.abandoned)
+    (row,) = theirs.abandoned()
+    assert theirs.claim(row)
+    assert not ours.claim(row)
+    assert abandoned(theirs) == []
     assert owners(ours) == {trial: "there:2"}
 
 
 def test_a_renewed_lease_is_good_for_as_long_again(pair, clock):
     ours, theirs, trial = pair
     for _ in range(3):
-        clock.now += LEASE_S - 1
-        assert ours.renew([trial]) == set()
-        assert ours.renew([trial]) == set()  # at the same instant: nothing changes in the row
-    assert claimed(theirs) == []
+        assert pass_time(clock, LEASE_S - 1, lambda: abandoned(theirs)) == []
+        assert ours.renew({trial: sign()}) == set()
+    assert pass_time(clock, LEASE_S - 1, lambda: abandoned(theirs)) == []
+    assert pass_time(clock, 1 + LOOK_S, lambda: abandoned(theirs)) == [trial]
 
 
-def test_whoever_lost_a_lease_is_told_and_cannot_drop_it(pair_on_file, clock):
+def test_a_trial_that_makes_no_progress_loses_its_lease(pair, clock):
+    ours, theirs, trial = pair
+
+    def look():
+        assert ours.renew({trial: sign(alive=False, samples_seen=8)}) == set()
+        return abandoned(theirs)
+
+    assert pass_time(clock, LEASE_S, look) == [trial]
+    (row,) = theirs.all()
+    assert row.samples_seen == 8
+
+
+def test_a_lease_tells_of_the_progress_of_its_trial(pair_on_file):
     ours, theirs, trial = pair_on_file
-    clock.now += LEASE_S + 1
-    claimed(theirs)
-    assert ours.renew([trial]) == {trial}
-    ours.drop(trial)
-    assert theirs.renew([trial]) == set()
-    theirs.drop(trial)
-    assert owners(theirs) == {}
+    ours.renew({trial: sign(samples_seen=24, checkpoint_at=16, device_seconds=3.5)})
+    (row,) = theirs.all()
+    assert (row.samples_seen, row.checkpoint_at, row.device_seconds) == (24, 16, 3.5)
 
 
-def test_a_lease_that_was_dropped_is_gone(pair_on_file):
-    ours, _, trial = pair_on_file
-    ours.drop(trial)
-    ours.drop(trial)
+def test_renewing_twice_at_one_moment_is_no_loss(pair):
+    ours, _, trial = pair
+    for _ in range(3):
+        assert ours.renew({trial: sign(alive=False)}) == set()
+
+
+def test_renewing_tells_the_lost_from_the_kept(pair_on_file):
+    ours, theirs, trial = pair_on_file
+    assert ours.take(1000)
+    theirs.take(1001)
+    assert ours.renew({trial: sign(), 1000: sign(), 1001: sign(), 1002: sign()}) == {1001, 1002}
+
+
+def test_a_lease_that_is_renewed_in_the_meantime_is_not_claimed(pair, clock):
+    ours, theirs, trial = pair
+    pass_time(clock, LEASE_S, theirs.abandoned)
+    (row,) = theirs.abandoned()
+    ours.renew({trial: sign()})
+    assert not theirs.claim(row)
+    assert owners(ours) == {trial: "here:1"}
+
+
+def test_one_of_many_that_claim_at_once_gets_the_lease(database_url, spec, worker, clock):
+    spec = with_search(spec, trials=10)
+    gone, *rest = (worker(spec, database_url, f"here:{n}") for n in range(5))
+    trials = [gone.ask().trial_id for _ in range(8)]
+
+    def look():
+        return [ledger.leases.abandoned() for ledger in rest]
+
+    for rows in zip(*pass_time(clock, LEASE_S, look), strict=True):
+        claims = (
+            lambda led=led, r=r: led.leases.claim(r) for led, r in zip(rest, rows, strict=True)
+        )
+        assert sorted(at_once(*claims)) == [False, False, False, True]
+    held = owners(gone.leases)
+    assert set(held) == set(trials)
+    assert "here:0" not in held.values()
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_clocks_that_differ_by_hours_change_nothing(postgres_url, spec, worker, clock, hours):
+    skewed = Clock()
+    skewed.now += hours * HOUR_S
+    ours = worker(spec, postgres_url, "here:1", clock=skewed)
+    theirs = worker(spec, postgres_url, "there:2")
+    trial = ours.ask().trial_id
+    look = lambda: abandoned(theirs.leases)  # noqa: E731
+    assert pass_time(clock, LEASE_S - 1, look) == []
+    ours.renew({trial: sign()})
+    assert pass_time(clock, LEASE_S - 1, look) == []
+    assert pass_time(clock, 1 + LOOK_S, look) == [trial]
+
+
+def test_whoever_has_not_looked_for_a_while_looks_for_a_whole_lease(pair_on_file, clock):
+    _, theirs, trial = pair_on_file
+    pass_time(clock, LEASE_S - 1, theirs.abandoned)
+    clock.now += GAP_S + 1  # a pause of the observer
+    assert abandoned(theirs) == []
+    assert pass_time(clock, LEASE_S - 1, lambda: abandoned(theirs)) == []
+    assert pass_time(clock, LOOK_S, lambda: abandoned(theirs)) == [trial]
+
+
+def test_after_an_outage_everybody_gets_a_whole_lease(pair_on_file, clock):
+    _, theirs, trial = pair_on_file
+    pass_time(clock, LEASE_S - 1, theirs.abandoned)
+    theirs.forget()
+    assert pass_time(clock, LEASE_S - 1, lambda: abandoned(theirs)) == []
+    assert pass_time(clock, LOOK_S, lambda: abandoned(theirs)) == [trial]
+
+
+def test_a_lease_is_settled_once_and_by_its_owner(pair):
+    ours, theirs, trial = pair
+    theirs.settle(trial, Outcome.CRASHED, 99.0)
+    for _ in range(2):
+        ours.settle(trial, Outcome.COMPLETE, 2.5)
     assert owners(ours) == {}
-    assert ours.renew([trial]) == {trial}
+    assert usage(ours) == {"complete": (1, 2.5)}
+    assert ours.renew({trial: sign()}) == {trial}
 
 
-def test_a_lease_of_a_trial_that_was_deleted_is_taken_over(pair_on_file):
+def test_device_time_is_booked_exactly_by_many_at_once(database_url, spec, worker):
+    leases = [worker(spec, database_url, f"here:{n}").leases for n in range(4)]
+
+    def settle(index):
+        for trial in range(index, 80, 4):
+            leases[index].take(trial)
+            leases[index].settle(trial, Outcome.COMPLETE, 0.5)
+
+    assert at_once(*(lambda n=n: settle(n) for n in range(4))) == [None] * 4
+    assert usage(leases[0]) == {"complete": (80, 40.0)}
+    assert owners(leases[0]) == {}
+
+
+def test_usage_counts_what_has_ended_and_what_runs(pair_on_file):
     ours, theirs, trial = pair_on_file
-    theirs.take(trial)
+    for number, outcome in enumerate((Outcome.COMPLETE, Outcome.COMPLETE, Outcome.LOST), 1000):
+        ours.take(number)
+        ours.settle(number, outcome, 2.0)
+    ours.renew({trial: sign(device_seconds=3.0)})
+    found = theirs.usage()
+    assert found.by_outcome == {"complete": 4.0, "lost": 2.0}
+    assert (found.running, found.running_s, found.total_s) == (1, 3.0, 9.0)
+
+
+def test_whoever_lost_a_lease_cannot_drop_it(pair_on_file, clock):
+    ours, theirs, trial = pair_on_file
+    pass_time(clock, LEASE_S, theirs.abandoned)
+    theirs.claim(*theirs.abandoned())
+    assert ours.renew({trial: sign()}) == {trial}
+    ours.drop(trial)
     assert owners(ours) == {trial: "there:2"}
+    theirs.drop(trial)
+    assert owners(ours) == {}
 
 
-def test_renewing_tells_the_lost_from_the_kept(on_file, clock):
-    ours, _ = on_file
-    asked = [ours.ask() for _ in range(3)]
-    ids = [a.trial._trial_id for a in asked]
-    ours._leases.drop(ids[1])
-    assert ours._leases.renew(ids) == {ids[1]}
-    assert [a.trial.number for a in ours.renew(asked)] == [1]
-
-
-def test_a_trial_without_a_lease_is_lost_after_a_while(sqlite_url, spec, worker, clock):
-    ours, theirs = worker(spec, sqlite_url, "here:1"), worker(spec, sqlite_url, "there:2")
-    trial = ours.study.ask()._trial_id
-    assert claimed(theirs._leases) == []
-    clock.now += LEASE_S + 5
-    assert claimed(theirs._leases) == [trial]
-    assert claimed(ours._leases) == []
-
-
-def test_a_trial_that_waits_is_not_lost(on_file, clock):
-    ours, _ = on_file
-    ours.study.enqueue_trial({"batch_size": 4})
-    clock.now += 10 * LEASE_S
-    assert claimed(ours._leases) == []
-
-
-def test_a_trial_that_ended_is_not_lost(on_file, clock):
-    ours, theirs = on_file
-    trial = ours.ask().trial
-    ours.study.tell(trial, 1.0)
-    clock.now += 10 * LEASE_S
-    assert claimed(theirs._leases) == []
+def test_a_running_trial_that_nobody_holds_is_lost_after_a_while(pair_on_file, clock):
+    ours, theirs, held = pair_on_file
+    look = lambda: theirs.leaseless([held, 1000])  # noqa: E731
+    assert pass_time(clock, LEASE_S - 1, look) == []
+    assert pass_time(clock, LOOK_S, look) == [1000]
+    ours.take(1000)
+    assert look() == []
 
 
 def test_trials_of_another_study_are_left_alone(sqlite_url, spec, worker, clock):
     ours = worker(spec, sqlite_url, "here:1")
     other = worker(spec.model_copy(update={"name": "other"}), sqlite_url, "there:2")
     asked = ours.ask()
-    clock.now += LEASE_S + 1
-    assert claimed(other._leases) == []
-    assert claimed(ours._leases) == [asked.trial._trial_id]
-
-
-def set_owner(leases, **values):
-    with leases._engine.begin() as connection:
-        connection.execute(update(LEASES).values(**values))
-
-
-def test_a_trial_of_a_dead_process_of_this_host_is_lost_at_once(on_file):
-    ours, theirs = on_file
-    trial = ours.ask().trial._trial_id
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    set_owner(ours._leases, pid=child.pid, process_started=process_started(child.pid))
-    assert claimed(theirs._leases) == []
-    child.communicate()
-    assert claimed(theirs._leases) == [trial]
-
-
-def test_a_new_process_of_the_same_number_is_not_the_owner(on_file):
-    ours, theirs = on_file
-    trial = ours.ask().trial._trial_id
-    set_owner(ours._leases, pid=os.getpid(), process_started=process_started(os.getpid()) - 1)
-    assert claimed(theirs._leases) == [trial]
-
-
-def test_nobody_knows_about_processes_of_another_host(on_file, clock):
-    ours, theirs = on_file
-    trial = ours.ask().trial._trial_id
-    set_owner(ours._leases, place="far away", process_started=1)
-    assert claimed(theirs._leases) == []
-    clock.now += LEASE_S + 1
-    assert claimed(theirs._leases) == [trial]
-
-
-def test_a_lease_that_is_renewed_in_the_meantime_is_not_claimed(pair_on_file, clock):
-    ours, theirs, trial = pair_on_file
-    clock.now += LEASE_S + 1
-    clock.when_read.append(lambda: ours.renew([trial]))  # after the claimer has read the row
-    assert claimed(theirs) == []
-    assert ours.renew([trial]) == set()
-
-
-def claim_at_once(url, spec, worker, clock, leased, readings):
-    """Lets a third worker claim while a second one does, at a reading of the clock."""
-    ours, second, third = (worker(spec, url, f"here:{n}") for n in (1, 2, 3))
-    trial = ours.study.ask()._trial_id
-    if leased:
-        ours._leases.take(trial)
-    clock.now += 10 * LEASE_S
-    found = []
-    clock.when_read += [*[None] * readings, lambda: found.extend(claimed(third._leases))]
-    found += claimed(second._leases)
-    assert found == [trial]
-    assert len(owners(ours._leases)) == 1
-
-
-def test_two_that_claim_at_once_get_one_claim(database_url, spec, worker, clock):
-    claim_at_once(database_url, spec, worker, clock, leased=True, readings=0)
-
-
-@pytest.mark.parametrize(("leased", "readings"), [(True, 1), (False, 0), (False, 1)])
-def test_a_claim_has_no_gap(sqlite_url, spec, worker, clock, leased, readings):
-    claim_at_once(sqlite_url, spec, worker, clock, leased, readings)
-
-
-def test_workers_that_take_leases_at_once_do_not_disturb_each_other(database_url, spec, worker):
-    leases = [worker(spec, database_url, f"here:{n}")._leases for n in range(4)]
-    errors = []
-
-    def take(index):
-        try:
-            for trial in range(index, 80, 4):
-                leases[index].take(trial)
-        except Exception as error:
-            errors.append(repr(error))
-
-    threads = [threading.Thread(target=take, args=(index,)) for index in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
-    assert len(owners(leases[0])) == 80
-
-
-def test_a_process_has_a_start_and_nobody_has_none():
-    assert process_started(os.getpid()) > 0
-    assert process_started(2**22 + 1) == 0
+    assert pass_time(clock, LEASE_S, lambda: abandoned(other.leases)) == []
+    assert pass_time(clock, LEASE_S, lambda: abandoned(ours.leases)) == [asked.trial_id]

@@ -11,9 +11,18 @@ import sqlalchemy
 from optuna.trial import TrialState
 from sqlalchemy import text
 
-from hpo.entry import Request, _command
 from hpo.errors import FingerprintError, HpoError, StorageError
-from hpo.search.storage import connect, exclusive, parse_url, redacted
+from hpo.search.storage import (
+    DEFAULT,
+    FILE_VARIABLE,
+    VARIABLE,
+    chosen,
+    connect,
+    exclusive,
+    parse_url,
+    redacted,
+    scrubbed,
+)
 from hpo.specs import ConstantParam
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -67,44 +76,86 @@ def test_a_password_is_never_shown(given):
     assert "me" in shown and "host/hpo" in shown
 
 
-def typed(storage):
-    request = Request(
-        study="rsicap",
-        scale="auto",
-        name=None,
-        storage=storage,
-        trials=None,
-        timeout=None,
-        runners="auto",
-        data=None,
-        model=None,
-        seed=None,
-        memory_limit=None,
-        assignments=(),
-        runs_dir=Path("runs"),
-        dry_run=False,
-        as_json=False,
-        words=("python", "-m", "hpo.run", "--study", "rsicap", "--storage", storage),
-    )
-    return _command(request, parse_url(storage)).words
+@pytest.fixture(autouse=True)
+def _no_database_in_the_environment(monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv(FILE_VARIABLE, raising=False)
+
+
+WITH_PASSWORD = (
+    "postgresql://me:s3cret!word@host/hpo",
+    "postgresql://me:s3cret%21word@host/hpo",
+    "postgresql://me@host/hpo?password=s3cret%21word",
+    "mysql://me@host/hpo?ssl_token=s3cret%21word",
+)
+
+
+@pytest.mark.parametrize("given", WITH_PASSWORD)
+def test_a_password_on_the_command_line_is_refused(given):
+    with pytest.raises(StorageError) as caught:
+        chosen(given)
+    message = str(caught.value)
+    assert "s3cret" not in message
+    for word in ("--storage", f"${VARIABLE}", FILE_VARIABLE):
+        assert word in message
+
+
+@pytest.mark.parametrize("given", ["sqlite:///hpo.db", "postgresql://me@host/hpo?sslmode=require"])
+def test_without_a_password_the_option_comes_first(monkeypatch, given):
+    monkeypatch.setenv(VARIABLE, "sqlite:///other.db")
+    assert chosen(given) == given
+
+
+@pytest.mark.parametrize("given", WITH_PASSWORD)
+def test_a_password_comes_by_environment_or_by_file(monkeypatch, tmp_path, given):
+    file = tmp_path / "url"
+    file.write_text(f"{given}\n")
+    monkeypatch.setenv(FILE_VARIABLE, str(file))
+    assert chosen(None) == given
+    file.write_text("sqlite:///other.db")
+    monkeypatch.setenv(VARIABLE, given)
+    assert chosen(None) == given
+
+
+def test_without_any_word_the_database_is_a_file_here():
+    assert chosen(None) == DEFAULT == "sqlite:///hpo.db"
+
+
+def test_a_file_that_cannot_be_read_is_named(monkeypatch, tmp_path):
+    for file in (tmp_path / "none", tmp_path):
+        monkeypatch.setenv(FILE_VARIABLE, str(file))
+        with pytest.raises(StorageError, match="cannot be read") as caught:
+            chosen(None)
+        assert str(file) in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "storage",
+    ("given", "written"),
     [
-        "postgresql://me:s3cret!word@host/hpo",
-        "postgresql://me:s3cret%21word@host/hpo",
-        "postgresql://me@host/hpo?password=s3cret%21word",
+        ("postgresql://me:s3cret!word@host/hpo", "s3cret!word"),
+        ("postgresql://me:s3cret!word@host/hpo", "s3cret%21word"),
+        ("postgresql://me:s3cret%21word@host/hpo", "s3cret!word"),
+        ("postgresql://me:s3cret%21word@host/hpo", "s3cret%21word"),
+        ("postgresql://me:s3cret%20word@host/hpo", "s3cret+word"),
+        ("postgresql://me:s3cret%2Fword@host/hpo", "s3cret%2Fword"),
+        ("postgresql://me@host/hpo?password=s3cret!word", "s3cret!word"),
     ],
 )
-def test_the_command_to_type_again_holds_no_password(storage):
-    assert "s3cret" not in " ".join(typed(storage))
+def test_a_text_is_scrubbed_of_the_password_however_it_is_written(given, written):
+    text = f"connection to {given} failed: no password '{written}' for user me"
+    found = scrubbed(text, given)
+    assert "s3cret" not in found
+    assert "for user me" in found and "***" in found
 
 
-def test_hiding_a_password_changes_no_other_word():
-    words = typed("postgresql://hpo:hpo@db/hpo")
-    assert words[:-1] == ("python", "-m", "hpo.run", "--study", "rsicap", "--storage")
-    assert ":hpo@" not in words[-1]
+def test_a_password_that_holds_another_is_scrubbed_whole():
+    given = "postgresql://me:word@host/hpo?token=wordy"
+    assert scrubbed("wordy word", given) == "*** ***"
+
+
+@pytest.mark.parametrize("given", ["sqlite:///hpo.db", "nonsense", "postgresql://me@host/hpo"])
+def test_without_a_password_a_text_stays_as_it_is(given):
+    assert scrubbed("a word of hpo", given) == "a word of hpo"
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "mysql"])
