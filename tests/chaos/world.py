@@ -1,0 +1,151 @@
+"""Everything that a chaos run starts: a folder, a database, drivers; and the end of it all."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import RDBStorage
+from sqlalchemy import NullPool
+
+from hpo.specs import StudySpec
+from tests.chaos import study
+from tests.chaos.databases import Database, database
+from tests.chaos.driver import Driver
+from tests.chaos.plan import Draw
+from tests.chaos.processes import MARK, kill_all
+
+Fits = Callable[[Driver], bool]
+REPOSITORY = Path(__file__).resolve().parents[2]
+DISK_BYTES = 48 << 20
+TICK_S = 0.05
+AFTERMATH_S = 15.0  # how long a driver may still stumble over what was mended
+
+
+class World:
+    """One chaos run: its drivers, and what is broken at the moment."""
+
+    def __init__(self, folder: Path, base: Database, *, drivers: int, trials: int, seed: int):
+        self.folder, self.database = folder, base
+        self.trials, self.seed = trials, seed
+        self.runs = folder / "runs"
+        self.mark = uuid.uuid4().hex
+        self.small_disk = False
+        """Whether the runs lie on a disk that can be filled."""
+        self.broken: set[str] = set()
+        self.surprises: list[str] = []
+        """Drivers that gave up while nothing was broken."""
+        self._mended_at = 0.0
+        self.drivers = [self._driver(index) for index in range(drivers)]
+
+    @property
+    def spec(self) -> StudySpec:
+        """The study as its drivers see it."""
+        return study.load(self.folder, trials=self.trials, seed=self.seed)
+
+    @property
+    def finished(self) -> int:
+        """Trials that count, as the drivers have said."""
+        return max(driver.finished for driver in self.drivers)
+
+    def trial_folder(self, number: int) -> Path:
+        """Where a trial's files lie."""
+        return self.runs / study.NAME / f"trial-{number:05d}"
+
+    def open_study(self) -> optuna.Study:
+        """The study, past its drivers."""
+        storage = RDBStorage(self.database.storage, engine_kwargs={"poolclass": NullPool})
+        return optuna.load_study(study_name=study.NAME, storage=storage)
+
+    async def until(self, condition: Callable[[], Any]) -> Any:
+        """Waits for a condition to hold; what it gives."""
+        while not (found := condition()):
+            await asyncio.sleep(TICK_S)
+        return found
+
+    async def pick(self, draw: Draw, fits: Fits = Driver.trains) -> Driver:
+        """Waits for drivers that fit, and takes the one that is drawn."""
+        fitting = await self.until(lambda: [driver for driver in self.drivers if fits(driver)])
+        driver: Driver = fitting[int(draw.pick * len(fitting))]
+        return driver
+
+    def calmly(self, fits: Fits) -> Fits:
+        """Fits, while nothing is broken."""
+        return lambda driver: not self.broken and fits(driver)
+
+    @contextmanager
+    def breaking(self, what: str) -> Iterator[None]:
+        """While entered, this is broken, and no driver is started."""
+        self.broken.add(what)
+        try:
+            yield
+        finally:
+            self.broken.remove(what)
+            self._mended_at = time.monotonic()
+
+    async def keep_up(self, driver: Driver) -> None:
+        """Starts a driver again and again, until it says that the study is complete."""
+        while True:
+            await self.until(lambda: not self.broken)
+            driver.error = ""
+            code = await driver.run_once()
+            if code == 0:
+                return
+            calm = not self.broken and time.monotonic() - self._mended_at > AFTERMATH_S
+            if code == 2 and calm:
+                self.surprises.append(f"driver {driver.index} gave up: {driver.error}")
+
+    def _driver(self, index: int) -> Driver:
+        words = [
+            *(sys.executable, "-m", "hpo.run", "--json", "--runners", "1"),
+            *study.options(self.folder, trials=self.trials, seed=self.seed),
+            *("--runs-dir", str(self.runs), "--memory-limit", study.MEMORY_LIMIT),
+        ]
+        environment = {
+            **os.environ,
+            MARK: self.mark,
+            "PYTHONPATH": str(REPOSITORY),
+            "HPO_STORAGE": self.database.storage,
+        }
+        return Driver(index, words, environment, self.folder / f"driver-{index}.jsonl")
+
+
+@contextmanager
+def world(
+    storage: str, *, drivers: int, trials: int, seed: int, keep: Path | None
+) -> Iterator[World]:
+    """A world that is gone afterwards, whatever happened, but for what is kept of it."""
+    with ExitStack() as mess:
+        folder = Path(tempfile.mkdtemp(prefix="hpo-chaos-"))
+        mess.callback(shutil.rmtree, folder)
+        study.write_study(folder)
+        base = database(storage, folder)
+        mess.callback(base.close)
+        base.open()
+        found = World(folder, base, drivers=drivers, trials=trials, seed=seed)
+        found.runs.mkdir()
+        found.small_disk = _mount(found.runs)
+        if found.small_disk:
+            mess.callback(subprocess.run, ["umount", "--lazy", str(found.runs)], check=True)
+        if keep is not None:
+            mess.callback(shutil.copytree, folder, keep, dirs_exist_ok=True)
+        mess.callback(kill_all, found.mark)
+        yield found
+
+
+def _mount(folder: Path) -> bool:
+    """A small disk of its own for a folder; False where that is not permitted."""
+    words = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)]
+    try:
+        return subprocess.run(words, capture_output=True).returncode == 0
+    except OSError:
+        return False
