@@ -62,6 +62,12 @@ def test_every_outcome_is_in_the_table_with_its_state():
     assert rows == {str(o): CONSEQUENCES[o].state.name for o in Outcome}
 
 
+def test_every_test_that_the_readme_names_is_there():
+    named = set(re.findall(r"`(test_\w+)`", README))
+    there = {path.stem for path in (REPOSITORY / "tests").rglob("test_*.py")}
+    assert len(named) > 10 and named <= there, named - there
+
+
 def test_the_file_tree_names_every_file_with_a_line():
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "hpo"],

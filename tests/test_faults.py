@@ -177,11 +177,11 @@ def test_a_full_disk_ends_in_a_clear_outcome(tmp_path):
         output = run(tmp_path, "--trials", "6", "--runs-dir", str(disk), expect=1)
     finally:
         subprocess.run(["umount", str(disk)], check=True)
-    assert "stopped itself" in output and "No space left on device" in output
+    assert "stopped itself" in output and "the disk of" in output and "free space" in output
     trials = stored(f"sqlite:///{tmp_path}/hpo.db")
     assert in_states(trials, TrialState.RUNNING) == []
     assert {t.user_attrs["outcome"] for t in in_states(trials, TrialState.FAIL)} <= {
-        "data_error",
+        "disk_full",
         "preempted",
     }
 

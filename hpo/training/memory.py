@@ -26,8 +26,8 @@ FAILURES = (
 )
 REQUEST = re.compile(r"tried to allocate ([\d.]+) ?(bytes|B|KiB|MiB|GiB)?", re.IGNORECASE)
 UNITS = {"": 1, "bytes": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
-UNLIMITED_BYTES = 8 << 30  # stands for the capacity where there is no limit
-TOLERANCE = 0.1  # of the capacity that may be held beyond the baseline by a clean process
+SLACK_BYTES = 128 << 20  # what libraries may keep beyond the baseline, once
+SLACK_SHARE = 0.05  # the same for a large base
 
 
 class MemoryGauge:
@@ -37,7 +37,7 @@ class MemoryGauge:
         self._device = device
         self._limit_bytes = limit_bytes
         self._origin_bytes = 0 if device.type == "cuda" else _status("VmRSS")
-        self._baseline_bytes = 0
+        self._baseline_bytes = self._host_baseline_bytes = 0
         if limit_bytes is not None:
             _cap(device, limit_bytes)
 
@@ -53,7 +53,7 @@ class MemoryGauge:
     def mark_baseline(self) -> None:
         """Remembers what is held between trials."""
         release(self._device)
-        self._baseline_bytes = self.held_bytes()
+        self._baseline_bytes, self._host_baseline_bytes = self.held_bytes(), _status("VmRSS")
 
     def reset_peak(self) -> None:
         """Starts a new peak."""
@@ -70,21 +70,26 @@ class MemoryGauge:
         return max(0, _status("VmHWM") - self._origin_bytes)
 
     def is_clean(self, kept_on_host_bytes: int) -> bool:
-        """Whether memory is back at the baseline, give or take a tenth of the capacity.
+        """Whether memory of device and host is back at the baseline, but for a small slack.
 
         Args:
             kept_on_host_bytes: what a cache keeps on purpose.
         """
         release(self._device)
-        kept = 0 if self._device.type == "cuda" else kept_on_host_bytes
-        allowed = TOLERANCE * (self.capacity_bytes or UNLIMITED_BYTES) + kept
-        return self.held_bytes() <= self._baseline_bytes + allowed
+        on_host = _status("VmRSS") - kept_on_host_bytes
+        if self._device.type == "cuda" and _exceeds(self.held_bytes(), self._baseline_bytes):
+            return False
+        return not _exceeds(on_host, self._host_baseline_bytes)
 
     def held_bytes(self) -> int:
         """What is held now: on a GPU there, else by the process beyond its origin."""
         if self._device.type == "cuda":
             return torch.cuda.memory_allocated(self._device)
         return _status("VmRSS") - self._origin_bytes
+
+
+def _exceeds(held_bytes: int, baseline_bytes: int) -> bool:
+    return held_bytes > baseline_bytes + max(SLACK_BYTES, SLACK_SHARE * baseline_bytes)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
