@@ -7,6 +7,7 @@ nothing more about it.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from statistics import median
 from typing import Any
 
@@ -39,6 +40,9 @@ class Ledger:
         self._admission = Admission(study, spec.space, leases)
         self._asked: Asked | None = None
         """A trial of which it was not known yet whether it may start, when the database went."""
+        self._orphans: dict[int, tuple[str, float]] = {}
+        """Trials that are being taken over to be ended: why, and what they took of a device."""
+        self._closing: set[int] = set()
         self._common = {"host": leases.host, "worker": leases.worker, "git_revision": revision()}
 
     def note_base(self, facts: BaseFacts) -> None:
@@ -137,10 +141,8 @@ class Ledger:
         """
         if not self.leases.owns(asked.trial_id):
             return  # somebody else has declared it lost and told it
-        try:
+        with suppress(UpdateFinishedTrialError):  # ended by hand, in the dashboard
             self._tell(asked, ending, environment or {})
-        except UpdateFinishedTrialError:
-            pass  # ended by hand, in the dashboard
         self.leases.settle(asked.trial_id, ending.outcome, device_seconds)
 
     def _tell(self, asked: Asked, ending: Ending, environment: dict[str, Any]) -> None:
@@ -184,33 +186,37 @@ class Ledger:
 
     def reap(self) -> list[int]:
         """Ends the trials that nobody trains any more; their numbers."""
-        rows = self.leases.abandoned()
+        for row in self.leases.abandoned():
+            self._orphans.setdefault(row.trial_id, (_silent(row), row.device_seconds))
+            if not self.leases.claim(row):
+                del self._orphans[row.trial_id]
         trials = {trial._trial_id: trial for trial in self.trials()}
-        reaped = []
-        for row in rows:
-            if self.leases.claim(row) and self._reap(row, trials.get(row.trial_id)):
-                reaped.append(trials[row.trial_id].number)
         running = [i for i, trial in trials.items() if trial.state == TrialState.RUNNING]
         for trial_id in self.leases.leaseless(running):
-            if self.leases.take(trial_id):
-                self._end_lost(trial_id, "it was RUNNING, and no worker of this study had it", 0.0)
+            reason = "it was RUNNING, and no worker of this study had it"
+            self._orphans.setdefault(trial_id, (reason, 0.0))
+            if not self.leases.take(trial_id):
+                del self._orphans[trial_id]
+        reaped = []
+        for trial_id in list(self._orphans):
+            if self._reap(trial_id, trials.get(trial_id)):
                 reaped.append(trials[trial_id].number)
+            del self._orphans[trial_id]
         return reaped
 
-    def _reap(self, row: Row[Any], trial: FrozenTrial | None) -> bool:
-        """Ends one trial whose lease is ours now; False if it had not begun, or ended before."""
+    def _reap(self, trial_id: int, trial: FrozenTrial | None) -> bool:
+        """Ends an orphan; False if it is another's, had not begun, or ended before."""
+        reason, device_seconds = self._orphans[trial_id]
+        if not self.leases.owns(trial_id):
+            return False
         if trial is None or trial.state == TrialState.WAITING:
-            self.leases.drop(row.trial_id)
+            self.leases.drop(trial_id)
             return False
         if trial.state.is_finished():
             outcome = Outcome(trial.user_attrs.get("outcome", Outcome.LOST))
-            self.leases.settle(row.trial_id, outcome, row.device_seconds)
+            self.leases.settle(trial_id, outcome, device_seconds)
             return False
-        reason = (
-            f"its worker {row.worker} is gone or silent: killed, hung, or its node is down; "
-            f"it had seen {row.samples_seen} samples"
-        )
-        self._end_lost(row.trial_id, reason, row.device_seconds)
+        self._end_lost(trial_id, reason, device_seconds)
         return True
 
     def _end_lost(self, trial_id: int, reason: str, device_seconds: float) -> None:
@@ -220,19 +226,22 @@ class Ledger:
 
     def close(self) -> None:
         """Once the study has its total: what still waits is over budget."""
-        for trial in self.trials():
-            if trial.state == TrialState.WAITING and self.leases.take(trial._trial_id):
-                try:
-                    self._close(trial)
-                except UpdateFinishedTrialError:  # it was another's, and has ended
-                    self.leases.drop(trial._trial_id)
+        waiting = {t._trial_id for t in self.trials() if t.state == TrialState.WAITING}
+        self._closing |= waiting
+        for trial_id in sorted(self._closing):
+            if trial_id in waiting:
+                self.leases.take(trial_id)
+            if self.leases.owns(trial_id):
+                self._close(trial_id)
+            self._closing.remove(trial_id)
 
-    def _close(self, trial: FrozenTrial) -> None:
+    def _close(self, trial_id: int) -> None:
         reason = f"the study had its {self.budget.trials} trials already"
-        self._storage.set_trial_user_attr(trial._trial_id, "outcome", Outcome.OVER_BUDGET.value)
-        self._storage.set_trial_user_attr(trial._trial_id, "reason", reason)
-        self._storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
-        self.leases.settle(trial._trial_id, Outcome.OVER_BUDGET, 0.0)
+        with suppress(UpdateFinishedTrialError):  # before the database went away, or by another
+            self._storage.set_trial_user_attr(trial_id, "outcome", Outcome.OVER_BUDGET.value)
+            self._storage.set_trial_user_attr(trial_id, "reason", reason)
+            self._storage.set_trial_state_values(trial_id, state=TrialState.FAIL)
+        self.leases.settle(trial_id, Outcome.OVER_BUDGET, 0.0)
 
     @property
     def _storage(self) -> BaseStorage:
@@ -241,3 +250,10 @@ class Ledger:
     def trials(self) -> list[FrozenTrial]:
         """All trials of the study as they are now; not to be changed."""
         return self.study.get_trials(deepcopy=False)
+
+
+def _silent(row: Row[Any]) -> str:
+    return (
+        f"its worker {row.worker} is gone or silent: killed, hung, or its node is down; "
+        f"it had seen {row.samples_seen} samples"
+    )
