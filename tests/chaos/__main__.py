@@ -26,7 +26,7 @@ SHOWN = 5  # of what speaks against a sentence
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs and audits; 0 if every check holds."""
     options = _parser().parse_args(arguments)
-    trials = options.trials or options.faults // 4 + 10
+    trials = options.trials or options.faults // 3 + 10
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with world(
         options.storage,

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 
 from tests.chaos.faults import FAULTS, Striking
-from tests.chaos.plan import Draw
+from tests.chaos.plan import MIN_PAUSE_S, Draw
 from tests.chaos.processes import kill_all
 from tests.chaos.world import World
 
@@ -59,9 +59,10 @@ class Run:
             self._say(draw, text)
 
     def _is_due(self, draw: Draw) -> bool:
-        """After its pause, or at once where the study is ahead of the plan."""
+        """After its pause, or the shortest one where the study is ahead of the plan."""
         ahead = self._world.finished >= draw.index * SHARE * self._world.trials / len(self._plan)
-        return ahead or time.monotonic() - self._struck_at >= draw.pause_s
+        pause_s = MIN_PAUSE_S if ahead else draw.pause_s
+        return time.monotonic() - self._struck_at >= pause_s
 
     def _say(self, draw: Draw, text: str) -> None:
         seconds = time.monotonic() - self._began
