@@ -16,6 +16,7 @@ from hpo.screen import Screen
 from hpo.search.driver import Close, Driver
 from hpo.search.fingerprint import fingerprint
 from hpo.search.ledger import Ledger
+from hpo.search.outage import insist
 from hpo.search.pool import Pool
 from hpo.search.process import Death
 from hpo.search.storage import redacted, translated
@@ -65,6 +66,7 @@ def _run_study(
     spent, _ = ledger.exhausted()
     if ledger.is_complete():
         close, verdict = Close.COMPLETE, f"study {spec.name} is complete: nothing left to do"
+        ledger.close()
     elif spent:
         close, verdict = Close.BUDGET, _verdict(Close.BUDGET, spec.name, spent)
     else:
@@ -75,10 +77,11 @@ def _run_study(
         verdict = _verdict(close, spec.name, driver.reason)
         if driver.wants_requeue and slurm.requeue():
             verdict += "; Slurm was asked to run this job again"
-    if close == Close.COMPLETE:
-        ledger.close()
-    summary = summarise(
-        study, spec, leases.usage(), total=ledger.budget.trials, folder=str(plan.runs_dir)
+    summary = insist(
+        lambda: summarise(
+            study, spec, leases.usage(), total=ledger.budget.trials, folder=str(plan.runs_dir)
+        ),
+        patience_s=spec.limits.outage_seconds,
     )
     screen.summary(summary, next_commands(plan, url, command, summary), verdict)
     return EXIT_CODES[close]

@@ -131,7 +131,10 @@ class Driver:
         self._look()
         self._handle_backlog()
         idle = bool(self.reason) or self._fill()
-        self._complete = idle and not self._trials.live and self._ledger.is_complete()
+        self._trials.sweep()
+        if idle and not self._trials.live and self._ledger.is_complete():
+            self._ledger.close()
+            self._complete = True
 
     def _handle_backlog(self) -> None:
         """Does in order what runners' words ask for; what fails is done again."""

@@ -153,7 +153,9 @@ class Ledger:
             violation = ending.violation()
             asked.trial.set_constraint("memory", violation)
             asked.trial.set_user_attr("constraint_memory", violation)
-        else:
+        if not self.leases.owns(asked.trial_id):
+            return  # this process was stopped for long while it wrote
+        if state not in FINISHED:
             self._enqueue_retry(asked, ending.outcome)
         self.study.tell(asked.trial, ending.value, state=state, skip_if_finished=True)
 

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import optuna
 import sqlalchemy
 
 from hpo.units import show_duration
 
+T = TypeVar("T")
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 2.0
 AWAY = (
     sqlalchemy.exc.OperationalError,
@@ -23,6 +25,23 @@ def is_away(error: BaseException) -> bool:
     if isinstance(cause, sqlalchemy.exc.DBAPIError) and cause.connection_invalidated:
         return True
     return isinstance(cause, AWAY)
+
+
+def insist(work: Callable[[], T], *, patience_s: float) -> T:
+    """Does the work, again and again while the database is away.
+
+    Raises:
+        SQLAlchemyError, StorageInternalError: it is away for too long.
+    """
+    outage = Outage(patience_s=patience_s)
+    results: list[T] = []
+    while not results:
+        outage.attempt(lambda: results.append(work()))
+        if not results and outage.error is not None:
+            if outage.is_over_patience:
+                raise outage.error
+            time.sleep(FIRST_WAIT_S)
+    return results[0]
 
 
 class Outage:

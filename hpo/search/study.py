@@ -53,9 +53,10 @@ def open_study(
                 warmup_steps=_after_warmup(spec, samples),
             ),
         )
-        new = _hold_fingerprint(study, spec, prints, redacted(url))
         tables.create(storage.engine)
+        new = FINGERPRINT not in study.user_attrs
         tables.begin_study(storage.engine, study._study_id, new=new)
+        _hold_fingerprint(study, spec, prints, redacted(url))
         write_budget(study, spec, wall_clock)
         with warnings.catch_warnings():  # experimental in Optuna; a name for the dashboard's axis
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -73,8 +74,8 @@ def _after_warmup(spec: StudySpec, samples: int) -> int:
 
 def _hold_fingerprint(
     study: optuna.Study, spec: StudySpec, prints: dict[str, Any], where: str
-) -> bool:
-    """Holds what is stored against ours, or stores ours; whether the study is new."""
+) -> None:
+    """Holds what is stored against ours, or stores ours."""
     stored = study.user_attrs.get(FINGERPRINT)
     if stored is not None:
         fingerprint.hold(stored, prints, name=spec.name, where=where)
@@ -84,7 +85,6 @@ def _hold_fingerprint(
         )
     study.set_user_attr(FINGERPRINT, json.loads(json.dumps(prints)))
     study.set_user_attr(SPEC, json.loads(spec.model_dump_json(exclude_defaults=True)))
-    return stored is None
 
 
 def _enqueue_known(study: optuna.Study, spec: StudySpec) -> None:

@@ -37,6 +37,7 @@ class Trials:
         self.live: dict[int, Live] = {}
         """By Optuna's number."""
         self.breaker = Breaker()
+        self._sweep_now = False
 
     def start(self, slot: Slot, asked: Asked) -> None:
         """Puts a trial on an idle runner."""
@@ -150,7 +151,7 @@ class Trials:
                 params=live.asked.config.model_dump(),
             )
         )
-        self.sweep(now=ending.outcome == Outcome.DISK_FULL)
+        self._sweep_now |= ending.outcome == Outcome.DISK_FULL
 
     def renew(self) -> None:
         """Tells leases of progress; a trial that is another's by now is dropped at once."""
@@ -164,9 +165,10 @@ class Trials:
                 self._pool.replace(live.slot)
                 self.say(f"trial {number}: its lease was lost, another worker has it")
 
-    def sweep(self, *, now: bool) -> None:
-        """Removes from disk what no trial of the study needs."""
-        self.say(self._keeper.sweep(self._ledger.trials, now=now))
+    def sweep(self, *, now: bool = False) -> None:
+        """Removes from disk what no trial of the study needs; at once if the disk was full."""
+        self.say(self._keeper.sweep(self._ledger.trials, now=now or self._sweep_now))
+        self._sweep_now = False
 
     def say(self, text: str) -> None:
         """Shows a line, if there is one."""
