@@ -14,7 +14,7 @@ from hpo.files import Options, load_study
 from hpo.machine import Machine, look
 from hpo.plan import make_plan
 from hpo.screen import choose_screen
-from hpo.search.storage import (
+from hpo.search.database.storage import (
     FILE_VARIABLE,
     VARIABLE,
     chosen,

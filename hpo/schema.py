@@ -19,8 +19,8 @@ def schema(
 ) -> None:
     """Makes the tables."""
     from hpo.errors import HpoError
-    from hpo.search.storage import chosen, connect, parse_url, redacted
-    from hpo.search.tables import create
+    from hpo.search.database.storage import chosen, connect, parse_url, redacted
+    from hpo.search.database.tables import create
 
     try:
         url = parse_url(chosen(storage))

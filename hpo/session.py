@@ -13,15 +13,15 @@ from hpo.errors import HpoError
 from hpo.plan import Plan
 from hpo.protocol import Inspect, Inspected, Ready
 from hpo.screen import Screen
+from hpo.search.database.outage import insist
+from hpo.search.database.storage import redacted, translated
 from hpo.search.driver import Close, Driver
-from hpo.search.fingerprint import fingerprint
-from hpo.search.ledger import Ledger
-from hpo.search.outage import insist
-from hpo.search.pool import Pool
-from hpo.search.process import Death
-from hpo.search.storage import redacted, translated
-from hpo.search.study import open_study
-from hpo.search.summary import Summary, summarise
+from hpo.search.ledger.ledger import Ledger
+from hpo.search.ledger.summary import Summary, summarise
+from hpo.search.runners.pool import Pool
+from hpo.search.runners.process import Death
+from hpo.search.study.fingerprint import fingerprint
+from hpo.search.study.opening import open_study
 from hpo.specs import CategoricalParam, ConstantParam, Param, Scalar, TrialConfig
 
 EXIT_CODES = {

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from hpo.search.outcomes import CONSEQUENCES
+from hpo.search.ledger.outcomes import CONSEQUENCES
 from hpo.specs import Outcome
 from tests.commands import REPOSITORY, environment
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from hpo.plan import Plan
 from hpo.protocol import Cost
 from hpo.search.events import DriverEvent
-from hpo.search.summary import Summary
+from hpo.search.ledger.summary import Summary
 
 
 class JsonScreen:

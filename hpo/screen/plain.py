@@ -14,7 +14,7 @@ from hpo.search.events import (
     TrialEnded,
     TrialStarted,
 )
-from hpo.search.summary import Summary
+from hpo.search.ledger.summary import Summary
 
 
 class PlainScreen:

@@ -6,7 +6,7 @@ from typing import Protocol
 from hpo.plan import Plan
 from hpo.protocol import Cost
 from hpo.search.events import Watcher
-from hpo.search.summary import Summary
+from hpo.search.ledger.summary import Summary
 
 
 class Screen(Watcher, Protocol):

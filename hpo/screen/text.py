@@ -5,7 +5,7 @@ from typing import Any
 from hpo.plan import Plan
 from hpo.protocol import BaseFacts, Cost
 from hpo.search.events import TrialEnded
-from hpo.search.summary import Ranked, Summary
+from hpo.search.ledger.summary import Ranked, Summary
 from hpo.specs import Outcome
 from hpo.units import show_duration, show_size, show_value
 

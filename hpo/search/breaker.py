@@ -1,6 +1,6 @@
 """Ends a study whose trials keep failing for one reason: nothing is gained by failing all night."""
 
-from hpo.search.outcomes import CONSEQUENCES
+from hpo.search.ledger.outcomes import CONSEQUENCES
 from hpo.specs import Outcome
 
 LIMIT = 5  # failures in a row

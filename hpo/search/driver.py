@@ -10,15 +10,15 @@ from enum import Enum
 from pathlib import Path
 
 from hpo.protocol import Event
-from hpo.search.endings import Ending
+from hpo.search.database.outage import Outage
 from hpo.search.events import Watcher
 from hpo.search.interrupt import Interrupt, interruptible
-from hpo.search.keeper import Keeper
-from hpo.search.ledger import Ledger
+from hpo.search.ledger.endings import Ending
+from hpo.search.ledger.keeper import Keeper
+from hpo.search.ledger.ledger import Ledger
 from hpo.search.live import Watchdog
-from hpo.search.outage import Outage
-from hpo.search.pool import Pool, Slot
-from hpo.search.process import Death
+from hpo.search.runners.pool import Pool, Slot
+from hpo.search.runners.process import Death
 from hpo.search.trials import Trials
 from hpo.specs import Outcome, StudySpec
 

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from hpo.protocol import Checkpointed, Evaluated, Event, Finished, Progress, Resumed
-from hpo.search.admission import Asked
-from hpo.search.endings import Ending
-from hpo.search.leases import Sign
-from hpo.search.pool import Slot
+from hpo.search.database.leases import Sign
+from hpo.search.ledger.admission import Asked
+from hpo.search.ledger.endings import Ending
+from hpo.search.runners.pool import Slot
 from hpo.specs import Outcome
 
 PAUSE_S = 5.0  # a driver that was not awake for so long has not listened either

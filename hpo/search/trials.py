@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hpo.protocol import Evaluated, Event, Finished, Progress, Ready, Resumed, StartedOver
-from hpo.search.admission import Asked
 from hpo.search.breaker import Breaker
-from hpo.search.endings import Ending, of_death, of_finished
 from hpo.search.events import (
     Note,
     RunnerReady,
@@ -17,11 +15,13 @@ from hpo.search.events import (
     TrialStarted,
     Watcher,
 )
-from hpo.search.keeper import Keeper, trial_folder
-from hpo.search.ledger import Ledger
+from hpo.search.ledger.admission import Asked
+from hpo.search.ledger.endings import Ending, of_death, of_finished
+from hpo.search.ledger.keeper import Keeper, trial_folder
+from hpo.search.ledger.ledger import Ledger
 from hpo.search.live import Live
-from hpo.search.pool import Pool, Slot
-from hpo.search.process import Death
+from hpo.search.runners.pool import Pool, Slot
+from hpo.search.runners.process import Death
 from hpo.specs import Outcome, TrialOrder
 
 

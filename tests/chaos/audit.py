@@ -6,7 +6,7 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.search.outcomes import CONSEQUENCES
+from hpo.search.ledger.outcomes import CONSEQUENCES
 from hpo.specs import Outcome, TrialConfig, TrialOrder
 from tests.chaos import study
 from tests.chaos.evidence import Evidence, curve, is_retry, losses, outcome

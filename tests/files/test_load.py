@@ -4,7 +4,7 @@ import pytest
 
 from hpo.files import Options, load_study
 from hpo.files.find import PACKAGE
-from hpo.search.space import distributions
+from hpo.search.study.space import distributions
 from hpo.specs import ConstantParam
 
 STUDIES = sorted(path.stem for path in (PACKAGE.parent / "studies").glob("*.toml"))

@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from hpo.search.fingerprint import fingerprint
-from hpo.search.leases import Leases
-from hpo.search.ledger import Ledger
-from hpo.search.study import open_study
+from hpo.search.database.leases import Leases
+from hpo.search.ledger.ledger import Ledger
+from hpo.search.study.fingerprint import fingerprint
+from hpo.search.study.opening import open_study
 
 SAMPLES = 32  # that a trial of the small study sees
 

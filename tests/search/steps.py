@@ -5,9 +5,9 @@ import threading
 from optuna.trial import TrialState
 from sqlalchemy import MetaData, select
 
-from hpo.search.endings import Ending
-from hpo.search.leases import Sign
-from hpo.search.tables import LEASES, USAGE
+from hpo.search.database.leases import Sign
+from hpo.search.database.tables import LEASES, USAGE
+from hpo.search.ledger.endings import Ending
 from hpo.specs import EvalPoint, Outcome
 
 LEASE_S = 120.0  # of the small study

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from hpo.protocol import Setup
-from hpo.search.process import RunnerProcess
+from hpo.search.runners.process import RunnerProcess
 
 
 def alive(process):

@@ -5,7 +5,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError, ProgrammingError
 
-from hpo.search.outage import FIRST_WAIT_S, LONGEST_WAIT_S, Outage, is_away
+from hpo.search.database.outage import FIRST_WAIT_S, LONGEST_WAIT_S, Outage, is_away
 from tests.search.conftest import Clock
 
 PATIENCE_S = 60.0

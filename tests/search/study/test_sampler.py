@@ -8,7 +8,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from hpo.search.sampler import GatedTPESampler, median_pruner
+from hpo.search.study.sampler import GatedTPESampler, median_pruner
 
 SPACE = {
     "x": FloatDistribution(1e-5, 1.0, log=True),

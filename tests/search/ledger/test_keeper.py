@@ -3,7 +3,7 @@
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from hpo.search.keeper import Keeper, best, needed_checkpoints, trial_folder
+from hpo.search.ledger.keeper import Keeper, best, needed_checkpoints, trial_folder
 
 KIB = 1 << 10
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hpo.search.budget import HOUR_S, Budget, read_budget
+from hpo.search.study.budget import HOUR_S, Budget, read_budget
 from hpo.specs import Outcome
 from tests.search.steps import ending, sign, with_limits, with_search
 

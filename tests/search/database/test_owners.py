@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import update
 
 from hpo.errors import StorageError
-from hpo.search.leases import Leases, place, process_started
-from hpo.search.tables import LEASES
+from hpo.search.database.leases import Leases, place, process_started
+from hpo.search.database.tables import LEASES
 from tests.search.steps import LEASE_S, abandoned, pass_time
 
 FAR = "another-boot-id pid:[1]"

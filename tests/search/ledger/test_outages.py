@@ -7,10 +7,10 @@ import optuna
 import pytest
 import sqlalchemy
 
-from hpo.search.ledger import Ledger
-from hpo.search.outage import is_away
-from hpo.search.outcomes import CONSEQUENCES
-from hpo.search.storage import connect
+from hpo.search.database.outage import is_away
+from hpo.search.database.storage import connect
+from hpo.search.ledger.ledger import Ledger
+from hpo.search.ledger.outcomes import CONSEQUENCES
 from hpo.specs import Outcome
 from tests.search.steps import (
     LEASE_S,
@@ -114,7 +114,7 @@ def _impatient_optuna(monkeypatch):
 def one_connection(monkeypatch, sqlite_url):
     """All studies of a test are opened with one storage: that takes a tenth of the time."""
     storage = connect(sqlite_url)
-    monkeypatch.setattr("hpo.search.study.connect", lambda url: storage)
+    monkeypatch.setattr("hpo.search.study.opening.connect", lambda url: storage)
 
 
 @pytest.fixture(params=KINDS)

@@ -4,7 +4,7 @@ import pytest
 
 from hpo.errors import FingerprintError
 from hpo.files import Options, load_study
-from hpo.search.fingerprint import fingerprint, hold
+from hpo.search.study.fingerprint import fingerprint, hold
 
 BASE = ("known=[]", "trial.epochs=4", "trial.evals=10", "data.samples=400")
 

@@ -26,8 +26,8 @@ from sqlalchemy.exc import IntegrityError
 
 from hpo import slurm
 from hpo.errors import StorageError
-from hpo.search.sightings import Sightings
-from hpo.search.tables import LEASES, USAGE
+from hpo.search.database.sightings import Sightings
+from hpo.search.database.tables import LEASES, USAGE
 from hpo.specs import Outcome
 
 

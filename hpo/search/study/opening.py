@@ -8,12 +8,13 @@ import optuna
 from sqlalchemy import URL
 
 from hpo.errors import StorageError
-from hpo.search import fingerprint, tables
-from hpo.search.budget import wall_clock, write_budget
-from hpo.search.leases import Leases
-from hpo.search.sampler import GatedTPESampler, median_pruner
-from hpo.search.space import distributions
-from hpo.search.storage import connect, exclusive, redacted
+from hpo.search.database import tables
+from hpo.search.database.leases import Leases
+from hpo.search.database.storage import connect, exclusive, redacted
+from hpo.search.study import fingerprint
+from hpo.search.study.budget import wall_clock, write_budget
+from hpo.search.study.sampler import GatedTPESampler, median_pruner
+from hpo.search.study.space import distributions
 from hpo.specs import ConstantParam, StudySpec
 
 FINGERPRINT = "fingerprint"

@@ -3,7 +3,7 @@
 import optuna
 from sqlalchemy import inspect, text
 
-from hpo.search import tables
+from hpo.search.database import tables
 from hpo.specs import Outcome
 from tests.search.steps import ending, owners, run, usage
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from hpo.errors import HpoError
 from hpo.placement import Placement
 from hpo.protocol import BaseFacts, Event, Quit, Ready, Run, Setup, SetupFailed, Stop
-from hpo.search.process import Death, RunnerProcess
+from hpo.search.runners.process import Death, RunnerProcess
 from hpo.specs import StudySpec, TrialOrder
 
 SETUP_DEATHS = 3  # runners in a row that die before they are ready

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from sqlalchemy import text
 
 from hpo.errors import FingerprintError, HpoError, StorageError
-from hpo.search.storage import (
+from hpo.search.database.storage import (
     DEFAULT,
     FILE_VARIABLE,
     VARIABLE,
@@ -250,9 +250,9 @@ def test_an_error_under_the_lock_frees_it(database_url):
 
 OPEN_AT_ONCE = """
 import multiprocessing, sys
-from hpo.search.fingerprint import fingerprint
-from hpo.search.storage import parse_url
-from hpo.search.study import open_study
+from hpo.search.study.fingerprint import fingerprint
+from hpo.search.database.storage import parse_url
+from hpo.search.study.opening import open_study
 from hpo.specs import StudySpec
 
 spec = StudySpec.model_validate_json(sys.argv[1])

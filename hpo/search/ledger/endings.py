@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpo.protocol import Finished
-from hpo.search.process import Death
+from hpo.search.runners.process import Death
 from hpo.specs import Fault, Outcome, TrialStats
 
 SMALLEST_VIOLATION = 0.01  # an OOM is never feasible, however little was missing

@@ -4,8 +4,8 @@ import pytest
 from optuna.trial import TrialState
 
 from hpo.protocol import BaseFacts
-from hpo.search.endings import Ending
-from hpo.search.outcomes import CONSEQUENCES
+from hpo.search.ledger.endings import Ending
+from hpo.search.ledger.outcomes import CONSEQUENCES
 from hpo.specs import Fault, Outcome, TrialStats
 from tests.search.steps import (
     LEASE_S,

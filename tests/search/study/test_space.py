@@ -8,7 +8,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from hpo.search.space import distribution, distributions, suggest
+from hpo.search.study.space import distribution, distributions, suggest
 from hpo.specs import CategoricalParam, ConstantParam, FloatParam, IntParam
 
 RATE = FloatParam(type="float", low=1e-5, high=1e-3, log=True)

@@ -3,8 +3,8 @@
 import pytest
 
 from hpo.protocol import Finished
-from hpo.search.endings import Ending, of_death, of_finished
-from hpo.search.process import Death
+from hpo.search.ledger.endings import Ending, of_death, of_finished
+from hpo.search.runners.process import Death
 from hpo.specs import Fault, Outcome, TrialStats
 
 GIB = 1 << 30

@@ -17,7 +17,7 @@ from sqlalchemy import URL, Engine, event, text
 from sqlalchemy.engine import make_url
 
 from hpo.errors import StorageError
-from hpo.search.filesystems import network_file_system
+from hpo.search.database.filesystems import network_file_system
 
 VARIABLE = "HPO_STORAGE"
 FILE_VARIABLE = "HPO_STORAGE_FILE"

@@ -5,7 +5,7 @@ import math
 import pytest
 from optuna.trial import TrialState
 
-from hpo.search.outcomes import CONSEQUENCES
+from hpo.search.ledger.outcomes import CONSEQUENCES
 from hpo.specs import Outcome
 
 TABLE = {

@@ -7,10 +7,10 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.search.admission import FINISHED
-from hpo.search.leases import Usage
-from hpo.search.ledger import ZERO_SHOT
-from hpo.search.outcomes import CONSEQUENCES
+from hpo.search.database.leases import Usage
+from hpo.search.ledger.admission import FINISHED
+from hpo.search.ledger.ledger import ZERO_SHOT
+from hpo.search.ledger.outcomes import CONSEQUENCES
 from hpo.specs import Outcome, StudySpec
 
 TOP = 5

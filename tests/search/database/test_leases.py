@@ -2,7 +2,7 @@
 
 import pytest
 
-from hpo.search.sightings import GAP_S
+from hpo.search.database.sightings import GAP_S
 from hpo.specs import Outcome
 from tests.search.conftest import Clock
 from tests.search.steps import (

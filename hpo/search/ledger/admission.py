@@ -15,8 +15,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from hpo.search.leases import Leases
-from hpo.search.space import suggest
+from hpo.search.database.leases import Leases
+from hpo.search.study.space import suggest
 from hpo.specs import Param, TrialConfig
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)

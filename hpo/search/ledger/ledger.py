@@ -18,12 +18,12 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Row
 
 from hpo.protocol import BaseFacts
-from hpo.search.admission import FINISHED, Admission, Asked, asked_again
-from hpo.search.budget import Budget, read_budget, wall_clock
-from hpo.search.endings import Ending
-from hpo.search.leases import Leases, Sign
-from hpo.search.outcomes import CONSEQUENCES
-from hpo.search.revision import revision
+from hpo.search.database.leases import Leases, Sign
+from hpo.search.ledger.admission import FINISHED, Admission, Asked, asked_again
+from hpo.search.ledger.endings import Ending
+from hpo.search.ledger.outcomes import CONSEQUENCES
+from hpo.search.ledger.revision import revision
+from hpo.search.study.budget import Budget, read_budget, wall_clock
 from hpo.specs import EvalPoint, Outcome, StudySpec
 
 ZERO_SHOT = "zero_shot"  # study attribute
