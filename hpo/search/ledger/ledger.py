@@ -151,7 +151,8 @@ class Ledger:
             asked.trial.set_user_attr(key, value)
         if state in FINISHED:
             violation = ending.violation()
-            asked.trial.set_constraint("memory", violation)
+            if "memory" not in asked.trial.constraints:
+                asked.trial.set_constraint("memory", violation)
             asked.trial.set_user_attr("constraint_memory", violation)
         if not self.leases.owns(asked.trial_id):
             return  # this process was stopped for long while it wrote
