@@ -162,7 +162,7 @@ class Driver:
     def _fill(self) -> bool:
         """Gives every idle runner a trial; whether there was none for one of them."""
         for slot in self._pool.slots:
-            if slot.idle and time.monotonic() >= self._next_ask:
+            if slot.idle and time.monotonic() >= max(self._next_ask, self._trials.rest_until):
                 asked = self._ledger.ask()
                 if asked is None:
                     self._next_ask = time.monotonic() + ASK_AGAIN_S

@@ -19,6 +19,7 @@ from hpo.search.ledger.admission import Asked
 from hpo.search.ledger.endings import Ending, of_death, of_finished
 from hpo.search.ledger.keeper import Keeper, trial_folder
 from hpo.search.ledger.ledger import Ledger
+from hpo.search.ledger.outcomes import CONSEQUENCES
 from hpo.search.live import Live
 from hpo.search.runners.pool import Pool, Slot
 from hpo.search.runners.process import Death
@@ -38,6 +39,8 @@ class Trials:
         """By Optuna's number."""
         self.breaker = Breaker()
         self._sweep_now = False
+        self.rest_until = 0.0
+        """When to start the next one: not at once after a full disk."""
 
     def start(self, slot: Slot, asked: Asked) -> None:
         """Puts a trial on an idle runner."""
@@ -151,6 +154,7 @@ class Trials:
                 params=live.asked.config.model_dump(),
             )
         )
+        self.rest_until = time.monotonic() + CONSEQUENCES[ending.outcome].pause_s
         self._sweep_now |= ending.outcome == Outcome.DISK_FULL
 
     def renew(self) -> None:

@@ -27,6 +27,7 @@ FAILURES = (
 REQUEST = re.compile(r"tried to allocate ([\d.]+) ?(bytes|B|KiB|MiB|GiB)?", re.IGNORECASE)
 UNITS = {"": 1, "bytes": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
 SLACK_BYTES = 128 << 20  # what libraries may keep beyond the baseline, once
+LOST_SPACE = 0.1  # of a limit on address space that a process fit for more may have lost
 SLACK_SHARE = 0.05  # the same for a large base
 
 
@@ -37,7 +38,7 @@ class MemoryGauge:
         self._device = device
         self._limit_bytes = limit_bytes
         self._origin_bytes = 0 if device.type == "cuda" else _status("VmRSS")
-        self._baseline_bytes = self._host_baseline_bytes = 0
+        self._baseline_bytes = self._host_baseline_bytes = self._space_baseline_bytes = 0
         if limit_bytes is not None:
             _cap(device, limit_bytes)
 
@@ -54,6 +55,7 @@ class MemoryGauge:
         """Remembers what is held between trials."""
         release(self._device)
         self._baseline_bytes, self._host_baseline_bytes = self.held_bytes(), _status("VmRSS")
+        self._space_baseline_bytes = _status("VmSize")
 
     def reset_peak(self) -> None:
         """Starts a new peak."""
@@ -76,10 +78,19 @@ class MemoryGauge:
             kept_on_host_bytes: what a cache keeps on purpose.
         """
         release(self._device)
+        if not self._has_its_space(kept_on_host_bytes):
+            return False
         on_host = _status("VmRSS") - kept_on_host_bytes
         if self._device.type == "cuda" and _exceeds(self.held_bytes(), self._baseline_bytes):
             return False
         return not _exceeds(on_host, self._host_baseline_bytes)
+
+    def _has_its_space(self, kept_bytes: int) -> bool:
+        """Under a limit on the CPU, a failed allocation may leave address space in pieces."""
+        if self._limit_bytes is None or self._device.type == "cuda":
+            return True
+        lost = _status("VmSize") - kept_bytes - self._space_baseline_bytes
+        return lost <= LOST_SPACE * self._limit_bytes
 
     def held_bytes(self) -> int:
         """What is held now: on a GPU there, else by the process beyond its origin."""

@@ -15,6 +15,7 @@ AWAY = (
     sqlalchemy.exc.OperationalError,
     sqlalchemy.exc.InterfaceError,
     sqlalchemy.exc.InternalError,
+    sqlalchemy.exc.PendingRollbackError,
     sqlalchemy.exc.TimeoutError,
 )
 

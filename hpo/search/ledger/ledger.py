@@ -143,7 +143,12 @@ class Ledger:
             return  # somebody else has declared it lost and told it
         with suppress(UpdateFinishedTrialError):  # ended by hand, in the dashboard
             self._tell(asked, ending, environment or {})
-        self.leases.settle(asked.trial_id, ending.outcome, device_seconds)
+        self.leases.settle(asked.trial_id, self._stored_outcome(asked, ending), device_seconds)
+
+    def _stored_outcome(self, asked: Asked, ending: Ending) -> Outcome:
+        """How the trial has ended in the database: its owner before may have been faster."""
+        attributes = self._storage.get_trial_user_attrs(asked.trial_id)
+        return Outcome(attributes.get("outcome", ending.outcome))
 
     def _tell(self, asked: Asked, ending: Ending, environment: dict[str, Any]) -> None:
         state = CONSEQUENCES[ending.outcome].state

@@ -22,6 +22,8 @@ class Consequence:
     """
     trips_breaker: bool = False
     """Whether several in a row end the study."""
+    pause_s: float = 0.0
+    """How long its driver waits before it trains another: what is wrong may pass."""
     advice: str = ""
     """What to do if it happens often."""
 
@@ -49,6 +51,7 @@ CONSEQUENCES: dict[Outcome, Consequence] = {
         counts=False,
         tries=2,
         trips_breaker=True,
+        pause_s=5.0,
         advice="mend the files that are named, then type the same command again",
     ),
     Outcome.DISK_FULL: Consequence(
@@ -56,6 +59,7 @@ CONSEQUENCES: dict[Outcome, Consequence] = {
         counts=False,
         tries=3,
         trips_breaker=True,
+        pause_s=5.0,
         advice="free space, or put the runs elsewhere by --runs-dir, then type the same command "
         "again; limits.disk_gb bounds what a study keeps",
     ),
