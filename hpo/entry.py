@@ -14,14 +14,7 @@ from hpo.files import Options, load_study
 from hpo.machine import Machine, look
 from hpo.plan import make_plan
 from hpo.screen import choose_screen
-from hpo.search.database.storage import (
-    FILE_VARIABLE,
-    VARIABLE,
-    chosen,
-    parse_url,
-    redacted,
-    scrubbed,
-)
+from hpo.search.database.urls import FILE_VARIABLE, VARIABLE, chosen, parse_url, redacted, scrubbed
 from hpo.session import Command, dry_run, run_study
 from hpo.specs import StudySpec
 from hpo.units import parse_duration, parse_size

@@ -19,8 +19,9 @@ def schema(
 ) -> None:
     """Makes the tables."""
     from hpo.errors import HpoError
-    from hpo.search.database.storage import chosen, connect, parse_url, redacted
+    from hpo.search.database.storage import connect
     from hpo.search.database.tables import create
+    from hpo.search.database.urls import chosen, parse_url, redacted
 
     try:
         url = parse_url(chosen(storage))

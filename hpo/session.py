@@ -14,7 +14,8 @@ from hpo.plan import Plan
 from hpo.protocol import Inspect, Inspected, Ready
 from hpo.screen import Screen
 from hpo.search.database.outage import insist
-from hpo.search.database.storage import redacted, translated
+from hpo.search.database.storage import translated
+from hpo.search.database.urls import redacted
 from hpo.search.driver import Close, Driver
 from hpo.search.ledger.ledger import Ledger
 from hpo.search.ledger.summary import Summary, summarise

@@ -123,7 +123,7 @@ class LimitsSpec(Spec):
     """Wall-clock time since the study began, over all processes and resumes."""
     device_hours: Rate | None = None
     """Device time of all trials, over all processes and resumes, failed ones included."""
-    hang_seconds: Rate = 120.0
+    hang_seconds: Annotated[float, Field(ge=2.0, allow_inf_nan=False)] = 120.0
     """Without a step for so long, a trial is taken from its runner and goes on elsewhere."""
     outage_seconds: Rate = 1800.0
     """How long trials go on while the database cannot be reached."""

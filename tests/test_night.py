@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy
 from optuna.trial import TrialState
 
-from hpo.search.database.storage import parse_url
 from hpo.search.database.tables import LEASES, USAGE
+from hpo.search.database.urls import parse_url
 from hpo.specs import Outcome
 from tests.chaos.databases import POSTGRES, PostgresCluster
 from tests.commands import (

@@ -9,7 +9,7 @@ from pathlib import Path
 import sqlalchemy
 from sqlalchemy import URL, text
 
-from hpo.search.database.storage import parse_url
+from hpo.search.database.urls import parse_url
 
 POSTGRES = Path("/usr/lib/postgresql")  # one folder a version
 

@@ -1,1 +1,1 @@
-"""The database: its URL, our two tables, whose trial is whose, and what if it goes away."""
+"""The database: where it is, our two tables, whose trial is whose, and what if it goes away."""

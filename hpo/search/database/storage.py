@@ -1,112 +1,26 @@
-"""The database: its URL, its one schema-creating moment, and what can be wrong with it."""
+"""The database: its one schema-creating moment, and what can be wrong with it."""
 
 import fcntl
 import hashlib
-import os
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import quote, quote_plus
 
 import optuna
 import sqlalchemy
 from optuna.storages import RDBStorage
 from sqlalchemy import URL, Engine, event, text
-from sqlalchemy.engine import make_url
 
 from hpo.errors import StorageError
 from hpo.search.database.filesystems import network_file_system
+from hpo.search.database.urls import redacted, scrubbed
 
-VARIABLE = "HPO_STORAGE"
-FILE_VARIABLE = "HPO_STORAGE_FILE"
-DEFAULT = "sqlite:///hpo.db"
-DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
 PACKAGES = {"psycopg": "'psycopg[binary]'"}  # where it is not the driver's name
-SECRET = re.compile("pass|secret|token", re.IGNORECASE)
 LOCK_TIMEOUT_S = 120
 BUSY_TIMEOUT_S = 20
 CONNECT_TIMEOUT_S = 5
 ANSWER_TIMEOUT_S = 30
-
-
-def parse_url(given: str) -> URL:
-    """The URL with the driver that the extras install.
-
-    Raises:
-        StorageError: it is no URL of SQLite, PostgreSQL or MySQL/MariaDB.
-    """
-    try:
-        url = make_url(given)
-    except (sqlalchemy.exc.ArgumentError, ValueError):
-        raise StorageError(
-            "--storage is not a database URL; write sqlite:///hpo.db or "
-            "postgresql://user@host/database"
-        ) from None  # its text may hold a password
-    backend = url.get_backend_name()
-    if backend not in ("sqlite", *DRIVERS):
-        raise StorageError(
-            f"--storage {redacted(url)}: {backend} is not supported; use sqlite, postgresql, mysql"
-        )
-    if backend == "sqlite" and not url.database:
-        raise StorageError("--storage sqlite://: in memory nothing lasts; write sqlite:///hpo.db")
-    if backend in DRIVERS and "+" not in url.drivername:
-        url = url.set(drivername=f"{backend}+{DRIVERS[backend]}")
-    return url
-
-
-def chosen(option: str | None) -> str:
-    """The URL as given: the option, $HPO_STORAGE, the file $HPO_STORAGE_FILE, or a file here.
-
-    Raises:
-        StorageError: the option holds a password, or the file cannot be read.
-    """
-    if option:
-        _refuse_password(option)
-        return option
-    file = os.environ.get(FILE_VARIABLE)
-    if not os.environ.get(VARIABLE) and file:
-        try:
-            return Path(file).read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise StorageError(f"${FILE_VARIABLE} = {file}: cannot be read: {error}") from None
-    return os.environ.get(VARIABLE) or DEFAULT
-
-
-def _refuse_password(option: str) -> None:
-    """A command line is public: `ps` shows it to everybody on the host."""
-    if secrets(option):
-        raise StorageError(
-            "--storage holds a password, and everybody on this host can read a command line: put "
-            f"the URL into ${VARIABLE}, or into a file that ${FILE_VARIABLE} names"
-        )
-
-
-def secrets(given: str) -> list[str]:
-    """The passwords in a URL, as they are written and as they are meant."""
-    try:
-        url = make_url(given)
-    except (sqlalchemy.exc.ArgumentError, ValueError):
-        return []
-    found = [str(url.password)] if url.password else []
-    for key, value in url.query.items():
-        if SECRET.search(key):
-            found += [value] if isinstance(value, str) else list(value)
-    return sorted({*found, *(quote(s, safe="") for s in found), *map(quote_plus, found)} - {""})
-
-
-def scrubbed(text: str, given: str) -> str:
-    """A text, such as a traceback, without the passwords of a URL."""
-    for secret in sorted(secrets(given), key=len, reverse=True):
-        text = text.replace(secret, "***")
-    return text
-
-
-def redacted(url: URL) -> str:
-    """The URL with its password hidden."""
-    hidden = {key: "***" for key in url.query if SECRET.search(key)}
-    return url.update_query_dict(hidden).render_as_string(hide_password=True)
 
 
 def connect(url: URL) -> RDBStorage:
@@ -175,11 +89,11 @@ def _why(url: URL, error: Exception) -> str:
     first = (str(cause).strip() or type(cause).__name__).splitlines()[0]
     if url.password:
         first = first.replace(str(url.password), "***")
-    text = (
+    first = scrubbed(first, url.render_as_string(hide_password=False))
+    return (
         f"database {redacted(url)}: cannot be used: {first}; check that it exists, that the "
         "server runs and lets you in, and that there is space"
     )
-    return scrubbed(text, url.render_as_string(hide_password=False))
 
 
 def _engine_kwargs(url: URL) -> dict[str, object]:

@@ -10,7 +10,8 @@ from sqlalchemy import URL
 from hpo.errors import StorageError
 from hpo.search.database import tables
 from hpo.search.database.leases import Leases
-from hpo.search.database.storage import connect, exclusive, redacted
+from hpo.search.database.storage import connect, exclusive
+from hpo.search.database.urls import redacted
 from hpo.search.study import fingerprint
 from hpo.search.study.budget import wall_clock, write_budget
 from hpo.search.study.sampler import GatedTPESampler, median_pruner

@@ -7,7 +7,8 @@ import pytest
 from hpo.errors import StorageError
 from hpo.search.database import filesystems
 from hpo.search.database.filesystems import network_file_system, network_of
-from hpo.search.database.storage import connect, parse_url
+from hpo.search.database.storage import connect
+from hpo.search.database.urls import parse_url
 
 TABLE = r"""
 /dev/vda / ext4 rw 0 0

@@ -12,13 +12,12 @@ from optuna.trial import TrialState
 from sqlalchemy import text
 
 from hpo.errors import FingerprintError, HpoError, StorageError
-from hpo.search.database.storage import (
+from hpo.search.database.storage import connect, exclusive
+from hpo.search.database.urls import (
     DEFAULT,
     FILE_VARIABLE,
     VARIABLE,
     chosen,
-    connect,
-    exclusive,
     parse_url,
     redacted,
     scrubbed,
@@ -251,7 +250,7 @@ def test_an_error_under_the_lock_frees_it(database_url):
 OPEN_AT_ONCE = """
 import multiprocessing, sys
 from hpo.search.study.fingerprint import fingerprint
-from hpo.search.database.storage import parse_url
+from hpo.search.database.urls import parse_url
 from hpo.search.study.opening import open_study
 from hpo.specs import StudySpec
 
