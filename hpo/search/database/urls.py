@@ -28,8 +28,8 @@ def parse_url(given: str) -> URL:
         url = make_url(given)
     except (sqlalchemy.exc.ArgumentError, ValueError):
         raise StorageError(
-            "--storage is not a database URL; write sqlite:///hpo.db or "
-            "postgresql://user@host/database"
+            f"what --storage, ${VARIABLE} or ${FILE_VARIABLE} gives is not a database URL; write "
+            "sqlite:///hpo.db or postgresql://user@host/database"
         ) from None  # its text may hold a password
     backend = url.get_backend_name()
     if backend not in ("sqlite", *DRIVERS):
@@ -57,7 +57,10 @@ def chosen(option: str | None) -> str:
         try:
             return Path(file).read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise StorageError(f"${FILE_VARIABLE} = {file}: cannot be read: {error}") from None
+            why = getattr(error, "strerror", None) or "not text"
+            raise StorageError(
+                f"${FILE_VARIABLE} = {file}: cannot be read ({why}); it is to hold a database URL"
+            ) from None
     return os.environ.get(VARIABLE) or DEFAULT
 
 
