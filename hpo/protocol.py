@@ -135,6 +135,8 @@ class Resumed(Spec):
     samples_seen: int
     seconds: float
     """What the attempts up to that checkpoint took."""
+    passed_over: str = ""
+    """Why the checkpoints of later attempts could not be used."""
 
 
 class StartedOver(Spec):

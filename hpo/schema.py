@@ -19,13 +19,16 @@ def schema(
 ) -> None:
     """Makes the tables."""
     from hpo.errors import HpoError
-    from hpo.search.database.storage import connect
+    from hpo.search.database.storage import connect, exclusive, translated
     from hpo.search.database.tables import create
     from hpo.search.database.urls import chosen, parse_url, redacted
 
     try:
         url = parse_url(chosen(storage))
-        create(connect(url).engine)
+        with translated(url):
+            engine = connect(url).engine
+            with exclusive(url):
+                create(engine)
     except HpoError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error

@@ -3,6 +3,8 @@
 import shlex
 import shutil
 import sys
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from hpo.search.database.outage import insist
 from hpo.search.database.storage import translated
 from hpo.search.database.urls import redacted
 from hpo.search.driver import Close, Driver
+from hpo.search.events import Note
+from hpo.search.ledger.keeper import Keeper, own_folder
 from hpo.search.ledger.ledger import Ledger
 from hpo.search.ledger.summary import Summary, summarise
 from hpo.search.runners.pool import Pool
@@ -25,6 +29,7 @@ from hpo.search.study.fingerprint import fingerprint
 from hpo.search.study.opening import open_study
 from hpo.specs import CategoricalParam, ConstantParam, Param, Scalar, TrialConfig
 
+ASK_OTHERS_S = 1.0
 EXIT_CODES = {
     Close.COMPLETE: 0,
     Close.BUDGET: 0,
@@ -62,30 +67,67 @@ def _run_study(
     prints = fingerprint(spec, data_digest=plan.data_digest, weights_digest=plan.weights_digest)
     study, leases = open_study(spec, url, prints, samples=plan.samples_per_trial)
     ledger = Ledger(study, spec, leases)
+    own_folder(plan.runs_dir, ledger.identity)
+    limits = spec.limits
+    quota_bytes = limits.disk_gb * (1 << 30)
+    keeper = Keeper(plan.runs_dir, adapters=limits.adapters, quota_bytes=quota_bytes)
     ledger.reap()
     screen.plan(plan, ledger.finished())
-    spent, _ = ledger.exhausted()
-    if ledger.is_complete():
-        close, verdict = Close.COMPLETE, f"study {spec.name} is complete: nothing left to do"
-        ledger.close()
-    elif spent:
-        close, verdict = Close.BUDGET, _verdict(Close.BUDGET, spec.name, spent)
-    else:
-        pool = Pool(spec, plan.placement, plan.runs_dir, zero_shot_known=ledger.knows_zero_shot())
-        driver = Driver(spec, ledger, pool, screen, runs_dir=plan.runs_dir, timeout_s=timeout_s)
-        with screen.running():
-            close = driver.run()
-        verdict = _verdict(close, spec.name, driver.reason)
-        if driver.wants_requeue and slurm.requeue():
-            verdict += "; Slurm was asked to run this job again"
-    summary = insist(
-        lambda: summarise(
-            study, spec, leases.usage(), total=ledger.budget.trials, folder=str(plan.runs_dir)
-        ),
-        patience_s=spec.limits.outage_seconds,
-    )
+    close, verdict = _drive(plan, ledger, keeper, screen, timeout_s)
+
+    def end() -> Summary:
+        if close in (Close.COMPLETE, Close.BUDGET):
+            _end_silent_trials(ledger, screen)
+        if close == Close.COMPLETE:
+            ledger.close()
+            keeper.sweep(ledger.trials, now=True)
+        usage, total = leases.usage(), ledger.budget.trials
+        return summarise(study, spec, usage, total=total, folder=str(plan.runs_dir))
+
+    summary = insist(end, patience_s=limits.outage_seconds, say=lambda text: _note(screen, text))
     screen.summary(summary, next_commands(plan, url, command, summary), verdict)
     return EXIT_CODES[close]
+
+
+def _drive(
+    plan: Plan, ledger: Ledger, keeper: Keeper, screen: Screen, timeout_s: float | None
+) -> tuple[Close, str]:
+    """Trains what is to be trained; why it ended, and the verdict in words."""
+    spec = plan.spec
+    if ledger.is_complete():
+        return Close.COMPLETE, f"study {spec.name} is complete: nothing left to do"
+    if spent := ledger.exhausted()[0]:
+        return Close.BUDGET, _verdict(Close.BUDGET, spec.name, spent)
+    pool = Pool(spec, plan.placement, plan.runs_dir, zero_shot_known=ledger.knows_zero_shot())
+    driver = Driver(spec, ledger, pool, screen, keeper, timeout_s=timeout_s)
+    try:
+        with screen.running():
+            close = driver.run()
+    except BaseException:
+        if driver.wants_requeue:
+            slurm.requeue()
+        raise
+    verdict = _verdict(close, spec.name, driver.reason)
+    if close == Close.INTERRUPTED and driver.wants_requeue and slurm.requeue():
+        verdict += "; Slurm was asked to run this job again"
+    return close, verdict
+
+
+def _end_silent_trials(ledger: Ledger, screen: Screen) -> None:
+    """Waits until what others train is seen to get on, or is ended as lost."""
+    waits = False
+    while not ledger.others_are_alive():
+        if not waits:
+            _note(screen, "other workers hold trials; waiting until they get on or are given up")
+        waits = True
+        time.sleep(ASK_OTHERS_S)
+        for number in ledger.reap():
+            _note(screen, f"trial {number}: its worker is gone or silent")
+
+
+def _note(screen: Screen, text: str) -> None:
+    with suppress(OSError):  # the terminal may be gone
+        screen.show(Note(text=text))
 
 
 def _verdict(close: Close, name: str, reason: str) -> str:

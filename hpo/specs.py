@@ -24,7 +24,7 @@ class Spec(BaseModel):
 
 
 class Outcome(StrEnum):
-    """How a trial ended; `search.outcomes` says what follows from each."""
+    """How a trial ended; `search.ledger.outcomes` says what follows from each."""
 
     COMPLETE = "complete"
     PRUNED = "pruned"
@@ -210,6 +210,8 @@ class TrialOrder(Spec):
     """Optuna's number of the trial."""
     seed_number: int
     """Number that its seeds derive from: of the first attempt, so that a retry is the same."""
+    study: str = ""
+    """What tells its study from all others: a checkpoint of another is never used."""
     config: TrialConfig
     folder: str
     """Directory for its curve, its checkpoint and its adapter."""

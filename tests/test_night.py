@@ -259,6 +259,14 @@ def test_eight_drivers_with_crashing_runners_finish_the_exact_total(tmp_path, da
     assert_whole(tmp_path / "runs", trials)
 
 
+def test_another_study_of_the_same_name_leaves_the_first_one_s_files_alone(tmp_path):
+    run(tmp_path, "--trials", "1")
+    before = files(tmp_path / "runs")
+    output = run(tmp_path, "--trials", "1", "--storage", f"sqlite:///{tmp_path}/b.db", expect=2)
+    assert "another study of this name" in output and "--runs-dir" in output
+    assert files(tmp_path / "runs") == before and before
+
+
 def test_a_password_in_storage_is_refused(tmp_path):
     output = run(tmp_path, "--storage", "postgresql://u:S3cret@127.0.0.1/x", expect=2)
     assert "$HPO_STORAGE" in output and "S3cret" not in output

@@ -12,16 +12,24 @@ class Breaker:
     def __init__(self) -> None:
         self._count = 0
         self._kind: Outcome | None = None
+        self._failed = 0.0
         self.reason = ""
 
-    def note(self, outcome: Outcome, reason: str) -> None:
-        """A trial has ended."""
+    def note(self, outcome: Outcome, reason: str, *, began: float, ended: float) -> None:
+        """A trial has ended.
+
+        Of trials that trained side by side and failed together, one counts: a storage that pauses
+        for a moment is one failure, however many runners there are.
+
+        Args:
+            began, ended: by one clock.
+        """
         consequence = CONSEQUENCES[outcome]
         if consequence.counts:
-            self._count = 0
-        elif consequence.trips_breaker:
+            self._count, self._kind = 0, None
+        elif consequence.trips_breaker and (outcome != self._kind or began >= self._failed):
             self._count = self._count + 1 if outcome == self._kind else 1
-            self._kind = outcome
+            self._kind, self._failed = outcome, ended
             self.reason = (
                 f"{self._count} trials in a row ended as {outcome}, the last one so: {reason}; "
                 f"{consequence.advice}"

@@ -7,7 +7,6 @@ and what they say is kept. What watches over runners never waits.
 import time
 from collections import deque
 from enum import Enum
-from pathlib import Path
 
 from hpo.protocol import Event
 from hpo.search.database.outage import Outage
@@ -47,15 +46,13 @@ class Driver:
         ledger: Ledger,
         pool: Pool,
         watcher: Watcher,
+        keeper: Keeper,
         *,
-        runs_dir: Path,
         timeout_s: float | None,
     ) -> None:
         limits = spec.limits
         self._ledger, self._pool, self._limits = ledger, pool, limits
-        quota_bytes = limits.disk_gb * (1 << 30)
-        keeper = Keeper(runs_dir, adapters=limits.adapters, quota_bytes=quota_bytes)
-        self._trials = Trials(ledger, pool, watcher, keeper, runs_dir=runs_dir)
+        self._trials = Trials(ledger, pool, watcher, keeper)
         self._deadline = time.monotonic() + timeout_s if timeout_s else float("inf")
         self._backlog: deque[tuple[Slot, Event | Death]] = deque()
         self._outage = Outage(patience_s=limits.outage_seconds)
@@ -79,11 +76,11 @@ class Driver:
                 self._pool.start()
                 return self._loop(interrupt)
             finally:
-                self.wants_requeue = interrupt.wants_requeue
                 try:
                     self._hand_over(interrupt)
                 finally:
                     self._pool.close()
+                    self.wants_requeue = interrupt.wants_requeue
 
     def _loop(self, interrupt: Interrupt) -> Close:
         while True:
@@ -132,9 +129,7 @@ class Driver:
         self._handle_backlog()
         idle = bool(self.reason) or self._fill()
         self._trials.sweep()
-        if idle and not self._trials.live and self._ledger.is_complete():
-            self._ledger.close()
-            self._complete = True
+        self._complete = idle and not self._trials.live and self._ledger.is_complete()
 
     def _handle_backlog(self) -> None:
         """Does in order what runners' words ask for; what fails is done again."""
@@ -194,6 +189,7 @@ class Driver:
     def _give_up_rest(self) -> None:
         """Ends trials whose runners did not answer; their last checkpoints are still there."""
         self._handle_backlog()
+        self._ledger.give_back()
         reason = "handed back when its driver ended, without an answer of its runner"
         for live in list(self._trials.live.values()):
             self._trials.end(live, live.ending or Ending(outcome=Outcome.PREEMPTED, reason=reason))

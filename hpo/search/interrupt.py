@@ -38,7 +38,8 @@ class Interrupt:
 def interruptible() -> Iterator[Interrupt]:
     """While entered, signals set `signalled` instead of raising."""
     interrupt = Interrupt()
-    previous = {number: signal.signal(number, interrupt.note) for number in SIGNALS}
+    heeded = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]  # nohup ignores SIGHUP
+    previous = {number: signal.signal(number, interrupt.note) for number in heeded}
     try:
         yield interrupt
     finally:

@@ -11,8 +11,6 @@ from hpo.search.ledger.endings import Ending
 from hpo.search.runners.pool import Slot
 from hpo.specs import Outcome
 
-PAUSE_S = 5.0  # a driver that was not awake for so long has not listened either
-
 
 @dataclass(kw_only=True)
 class Live:
@@ -68,7 +66,11 @@ class Live:
 
 
 class Watchdog:
-    """Kills runners that hang, and finds trials over their time."""
+    """Finds trials that hang, or are over their time.
+
+    To be asked right after runners were heard: what they said while the driver itself was stopped,
+    or waited for the database, lies in their pipes, and counts from when it is read.
+    """
 
     def __init__(
         self,
@@ -80,18 +82,10 @@ class Watchdog:
         self._hang_s = hang_s
         self._max_seconds = max_seconds
         self._monotonic = monotonic
-        self._looked = monotonic()
 
     def hung(self, live: Iterable[Live]) -> list[tuple[Live, float]]:
-        """The trials that made no progress for too long, and for how many seconds.
-
-        Nothing counts of a time in which the driver itself was stopped and heard nobody.
-        """
+        """The trials that made no progress for too long, and for how many seconds."""
         now = self._monotonic()
-        if now - self._looked > PAUSE_S:
-            for one in live:
-                one.last_sign = now
-        self._looked = now
         return [
             (one, now - one.last_sign)
             for one in live

@@ -1,12 +1,13 @@
 """The trials on this driver's runners, each from its start to its end in the ledger."""
 
 import time
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 from hpo.protocol import Evaluated, Event, Finished, Progress, Ready, Resumed, StartedOver
 from hpo.search.breaker import Breaker
 from hpo.search.events import (
+    DriverEvent,
     Note,
     RunnerReady,
     TrialEnded,
@@ -17,7 +18,7 @@ from hpo.search.events import (
 )
 from hpo.search.ledger.admission import Asked
 from hpo.search.ledger.endings import Ending, of_death, of_finished
-from hpo.search.ledger.keeper import Keeper, trial_folder
+from hpo.search.ledger.keeper import Keeper
 from hpo.search.ledger.ledger import Ledger
 from hpo.search.ledger.outcomes import CONSEQUENCES
 from hpo.search.live import Live
@@ -29,12 +30,9 @@ from hpo.specs import Outcome, TrialOrder
 class Trials:
     """What this driver trains. Every method may be called again after a database error in it."""
 
-    def __init__(
-        self, ledger: Ledger, pool: Pool, watcher: Watcher, keeper: Keeper, *, runs_dir: Path
-    ) -> None:
+    def __init__(self, ledger: Ledger, pool: Pool, watcher: Watcher, keeper: Keeper) -> None:
         self._ledger, self._pool, self._watcher = ledger, pool, watcher
         self._keeper = keeper
-        self._runs_dir = runs_dir
         self.live: dict[int, Live] = {}
         """By Optuna's number."""
         self.breaker = Breaker()
@@ -52,12 +50,13 @@ class Trials:
                 number=number,
                 seed_number=asked.seed_number,
                 config=asked.config,
-                folder=str(trial_folder(self._runs_dir, number)),
-                earlier=tuple(str(trial_folder(self._runs_dir, n)) for n in asked.earlier),
+                study=self._ledger.identity,
+                folder=str(self._keeper.folder(number)),
+                earlier=tuple(str(self._keeper.folder(n)) for n in asked.earlier),
                 checkpoints=self._keeper.has_room,
             ),
         )
-        self._watcher.show(
+        self._show(
             TrialStarted(
                 number=number,
                 runner=slot.index,
@@ -82,13 +81,14 @@ class Trials:
             case Ready():
                 self._ledger.note_base(event.facts)
                 self._pool.zero_shot_known |= event.facts.zero_shot is not None
-                self._watcher.show(RunnerReady(runner=slot.index, facts=event.facts))
+                self._show(RunnerReady(runner=slot.index, facts=event.facts))
             case Death():
                 self._died(slot, event)
             case Progress() if event.number in self.live:
-                self._watcher.show(TrialProgress(**event.model_dump(exclude={"kind"})))
+                self._show(TrialProgress(**event.model_dump(exclude={"kind"})))
             case Resumed() if event.number in self.live:
-                self.say(f"trial {event.number} goes on from {event.samples_seen} samples")
+                but = f"; {event.passed_over}" if event.passed_over else ""
+                self.say(f"trial {event.number} goes on from {event.samples_seen} samples{but}")
             case StartedOver() if event.number in self.live:
                 self.say(f"trial {event.number} starts over: {event.reason}")
             case Evaluated() if event.number in self.live:
@@ -97,16 +97,16 @@ class Trials:
                 self._finished(self.live[event.number], event)
 
     def _evaluated(self, live: Live, event: Evaluated) -> None:
-        if live.ending is not None:
+        if live.ending is not None and live.ending.outcome != Outcome.PREEMPTED:
             return
         point = event.point
         ending = self._ledger.report(live.asked, point, replayed=event.replayed)
-        self._watcher.show(
+        self._show(
             TrialEvaluated(
                 number=event.number, samples_seen=point.samples_seen, val_loss=point.val_loss
             )
         )
-        if ending is not None:
+        if ending is not None and live.ending is None:
             self.stop(live, ending)
 
     def stop(self, live: Live, ending: Ending, *, checkpoint: bool = False) -> None:
@@ -128,8 +128,8 @@ class Trials:
         if live is not None:
             killed_before = Outcome.KILLED.value in live.asked.spent
             self.end(live, live.ending or of_death(death, killed_before=killed_before))
-        self.say(f"runner {slot.index} died ({death.how}) and is replaced")
-        self._pool.replace(slot)
+        replaced = "and is replaced" if self._pool.replace(slot) else "and is not replaced"
+        self.say(f"runner {slot.index} died ({death.how}) {replaced}")
 
     def end(self, live: Live, ending: Ending) -> None:
         """Writes a trial's end down; its runner is not touched."""
@@ -142,8 +142,9 @@ class Trials:
         )
         finished = self._ledger.finished()
         del self.live[number]
-        self.breaker.note(ending.outcome, ending.reason)
-        self._watcher.show(
+        ended = live.ended or time.monotonic()
+        self.breaker.note(ending.outcome, ending.reason, began=live.began, ended=ended)
+        self._show(
             TrialEnded(
                 number=number,
                 outcome=ending.outcome,
@@ -154,7 +155,8 @@ class Trials:
                 params=live.asked.config.model_dump(),
             )
         )
-        self.rest_until = time.monotonic() + CONSEQUENCES[ending.outcome].pause_s
+        rest_until = time.monotonic() + CONSEQUENCES[ending.outcome].pause_s
+        self.rest_until = max(self.rest_until, rest_until)
         self._sweep_now |= ending.outcome == Outcome.DISK_FULL
 
     def renew(self) -> None:
@@ -167,7 +169,7 @@ class Trials:
             if live.asked.trial_id in lost:
                 del self.live[number]
                 self._pool.replace(live.slot)
-                self.say(f"trial {number}: its lease was lost, another worker has it")
+                self.say(f"trial {number}: its lease was lost, it goes on elsewhere")
 
     def sweep(self, *, now: bool = False) -> None:
         """Removes from disk what no trial of the study needs; at once if the disk was full."""
@@ -177,7 +179,12 @@ class Trials:
     def say(self, text: str) -> None:
         """Shows a line, if there is one."""
         if text:
-            self._watcher.show(Note(text=text))
+            self._show(Note(text=text))
+
+    def _show(self, event: DriverEvent) -> None:
+        """Shows an event; a terminal that is gone must not keep trials from being handed back."""
+        with suppress(OSError):
+            self._watcher.show(event)
 
 
 def _environment(slot: Slot) -> dict[str, Any]:

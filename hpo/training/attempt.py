@@ -53,7 +53,7 @@ def _go_on(run: Run, listener: Listener) -> None:
         except CheckpointError as error:
             reasons.append(f"the checkpoint in {folder.name} {error}")
         else:
-            listener.resumed(run.samples_seen, run.earlier_seconds)
+            listener.resumed(run.samples_seen, run.earlier_seconds, "; ".join(reasons))
             for point in run.points:
                 listener.evaluated(point, True)
             break

@@ -32,6 +32,7 @@ class CheckpointError(Exception):
 class Identity(Spec):
     """What a trial is: another with the same would have the same curve."""
 
+    study: str
     study_seed: int
     seed_number: int
     config: TrialConfig
@@ -110,6 +111,7 @@ def restore(run: Run, folder: Path) -> None:
 def _identity(run: Run) -> Identity:
     study = run.bench.study
     return Identity(
+        study=run.order.study,
         study_seed=study.search.seed,
         seed_number=run.order.seed_number,
         config=run.order.config,

@@ -8,7 +8,7 @@ from hpo.protocol import HUNG
 
 
 class Fence:
-    """Watches the time between two signs of life of a trial, from its first step on.
+    """Watches the time between two signs of life of a trial, from its order on.
 
     A process that was stopped runs the check as the first thing when it goes on, wherever it was;
     one that hung, at the next sign of life and before every file.
@@ -30,5 +30,5 @@ class Fence:
         self._last_sign = time.monotonic()
 
     def rest(self) -> None:
-        """There is no trial that could hang, or its first step is still to come."""
+        """There is no trial that could hang."""
         self._last_sign = None

@@ -106,9 +106,16 @@ class TrialVoice:
             self._fence.sign()
         self._send(Evaluated(number=self._number, point=point, replayed=replayed))
 
-    def resumed(self, seen: int, seconds: float) -> None:
+    def resumed(self, seen: int, seconds: float, passed_over: str) -> None:
         """It goes on from a checkpoint."""
-        self._send(Resumed(number=self._number, samples_seen=seen, seconds=round(seconds, 3)))
+        self._send(
+            Resumed(
+                number=self._number,
+                samples_seen=seen,
+                seconds=round(seconds, 3),
+                passed_over=passed_over,
+            )
+        )
 
     def started_over(self, reason: str) -> None:
         """It had earlier attempts, but no checkpoint of them could be used."""

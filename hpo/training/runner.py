@@ -69,6 +69,7 @@ def serve(line: Line) -> None:
 
 
 def _train(line: Line, bench: Bench, order: TrialOrder, fence: Fence) -> Finished:
+    fence.sign()
     finished = attempt(bench, order, TrialVoice(line, order.number, fence).listener())
     fence.check()
     fence.rest()

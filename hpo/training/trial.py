@@ -41,8 +41,8 @@ class Listener:
     """(samples seen, samples in all, train loss, samples/s), at steps and evaluation batches."""
     evaluated: Callable[[EvalPoint, bool], None]
     """(a grid point, whether an earlier attempt measured it)."""
-    resumed: Callable[[int, float], None]
-    """(samples seen, seconds of the attempts before)."""
+    resumed: Callable[[int, float, str], None]
+    """(samples seen, seconds of the attempts before, why later checkpoints were passed over)."""
     started_over: Callable[[str], None]
     """(why no checkpoint of an earlier attempt could be used)."""
     checkpointed: Callable[[int, int], None]

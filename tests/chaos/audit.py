@@ -62,9 +62,11 @@ def no_eval_point_is_missing_or_extra(seen: Evidence) -> Iterator[str]:
 
 
 def no_curve_has_a_gap_or_a_repeat(seen: Evidence) -> Iterator[str]:
-    for trial in _curves(seen):
+    whole = {trial.number for trial in _curves(seen)}
+    for trial in seen.ended:
         steps = [int(row["step"]) for row in curve(seen.folder(trial.number))]
-        if not steps or steps != list(range(1, len(steps) + 1)):
+        missing = not steps and trial.number in whole
+        if missing or steps != list(range(1, len(steps) + 1)):
             yield f"trial {trial.number}: the steps of metrics.csv are {_ranges(steps)}"
 
 
@@ -164,10 +166,10 @@ def no_driver_gave_up_while_nothing_was_broken(seen: Evidence) -> Iterator[str]:
 
 
 def no_driver_printed_a_traceback(seen: Evidence) -> Iterator[str]:
-    for path in sorted(seen.logs.glob("driver-*.err")):
-        text = path.read_text(errors="replace")
-        if "Traceback" in text:
-            yield f"{path.stem}: {text.strip().splitlines()[-1]}"
+    for path in sorted(seen.logs.glob("driver-*.*")):
+        for line in path.read_text(errors="replace").splitlines():
+            if "Traceback" in line or "this is a bug" in line:
+                yield f"{path.name}: {line[-200:]}"
 
 
 CHECKS: tuple[Check, ...] = (
@@ -216,7 +218,12 @@ def _order(trial: FrozenTrial, folder: Path) -> TrialOrder:
 
 def _belongs(path: Path) -> bool:
     """Whether a file of the runs folder is one that a study leaves."""
-    kept = ("chaos/trial-*/metrics.csv", "chaos/trial-*/adapter/*", "chaos/runner-*.log")
+    kept = (
+        "chaos/study.json",
+        "chaos/trial-*/metrics.csv",
+        "chaos/trial-*/adapter/*",
+        "chaos/runner-*.log",
+    )
     return any(path.match(pattern) for pattern in kept)
 
 

@@ -17,6 +17,7 @@ import optuna
 from optuna.storages import RDBStorage
 from sqlalchemy import NullPool
 
+from hpo.entry import BUG
 from hpo.specs import StudySpec
 from tests.chaos import study
 from tests.chaos.databases import Database, database
@@ -101,7 +102,7 @@ class World:
             if code == 0:
                 return
             calm = not self.broken and time.monotonic() - self._mended_at > AFTERMATH_S
-            if code == 2 and calm:
+            if code == BUG or (code == 2 and calm):
                 self.surprises.append(f"driver {driver.index} gave up: {driver.error}")
 
     def _driver(self, index: int) -> Driver:

@@ -20,7 +20,7 @@ NEITHER = (Outcome.PREEMPTED, Outcome.OVER_BUDGET)
 def noted(*outcomes):
     breaker = Breaker()
     for index, outcome in enumerate(outcomes):
-        breaker.note(outcome, f"reason {index}")
+        breaker.note(outcome, f"reason {index}", began=index, ended=index + 1)
     return breaker
 
 
@@ -61,6 +61,16 @@ def test_the_reason_names_the_last_failure():
     breaker = noted(*[Outcome.CRASHED] * LIMIT)
     assert f"{LIMIT} trials in a row ended as crashed" in breaker.reason
     assert f"reason {LIMIT - 1}; see the traceback" in breaker.reason
+
+
+def test_trials_that_failed_side_by_side_are_one_failure():
+    breaker = Breaker()
+    for wave in range(LIMIT):
+        assert not breaker.tripped
+        for runner in range(8):
+            ended = wave + 0.9 + runner / 100
+            breaker.note(Outcome.DATA_ERROR, "the disk is away", began=wave, ended=ended)
+    assert breaker.tripped
 
 
 def test_a_new_breaker_has_not_tripped():

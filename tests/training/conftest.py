@@ -65,7 +65,7 @@ class Ear:
         self.listener = Listener(
             progress=self._progress,
             evaluated=self._evaluated,
-            resumed=lambda seen, seconds: self.resumed.append((seen, seconds)),
+            resumed=lambda seen, seconds, _: self.resumed.append((seen, seconds)),
             started_over=self.started_over.append,
             checkpointed=lambda seen, size: self.checkpoints.append((seen, size)),
             stop=self._stop,

@@ -17,6 +17,7 @@ NETWORK = (
     "fuse.glusterfs",
     "fuse.sshfs",
     "fuse.ceph",
+    "fuse.ceph-fuse",
     "fuse.s3fs",
     "fuse.gcsfuse",
     "fuse.rclone",
@@ -27,6 +28,8 @@ NETWORK = (
     "panfs",
     "wekafs",
     "9p",
+    "virtiofs",
+    "vboxsf",
 )
 MOUNTS = Path("/proc/self/mounts")
 

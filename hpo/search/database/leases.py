@@ -166,9 +166,11 @@ class Leases:
 
     def _refuse_other_hosts(self, rows: list[Row[Any]]) -> None:
         for row in rows:
-            if _host(row.place) != _host(place()) and row.expires_at > self._clock():
+            host = row.worker.split(":")[0]
+            elsewhere = host != self.host and _boot(row.place) != _boot(place())
+            if elsewhere and row.expires_at > self._clock():
                 raise StorageError(
-                    f"database {self._engine.url.database}: host {row.worker.split(':')[0]} works "
+                    f"database {self._engine.url.database}: host {host} works "
                     "on it too, and SQLite serves one host; use PostgreSQL or MariaDB "
                     "(--storage), or, if that host has ended, try again in "
                     f"{row.expires_at - self._clock():.0f} s"
@@ -234,7 +236,7 @@ def place() -> str:
     return f"{host} {os.readlink('/proc/self/ns/pid')}"
 
 
-def _host(where: str) -> str:
+def _boot(where: str) -> str:
     return where.split(" ")[0]
 
 

@@ -28,8 +28,11 @@ def is_away(error: BaseException) -> bool:
     return isinstance(cause, AWAY)
 
 
-def insist(work: Callable[[], T], *, patience_s: float) -> T:
+def insist(work: Callable[[], T], *, patience_s: float, say: Callable[[str], None]) -> T:
     """Does the work, again and again while the database is away.
+
+    Args:
+        say: takes what there is to say of it.
 
     Raises:
         SQLAlchemyError, StorageInternalError: it is away for too long.
@@ -37,7 +40,8 @@ def insist(work: Callable[[], T], *, patience_s: float) -> T:
     outage = Outage(patience_s=patience_s)
     results: list[T] = []
     while not results:
-        outage.attempt(lambda: results.append(work()))
+        if text := outage.attempt(lambda: results.append(work())):
+            say(text)
         if not results and outage.error is not None:
             if outage.is_over_patience:
                 raise outage.error
@@ -89,7 +93,7 @@ class Outage:
         self._since = now if self._since is None else self._since
         self._again = now + self._wait_s
         self._wait_s = min(LONGEST_WAIT_S, 2 * self._wait_s)
-        return "the database cannot be reached; training goes on meanwhile" if first else ""
+        return "the database cannot be used now; training goes on meanwhile" if first else ""
 
     def _succeeded(self) -> str:
         if self._since is None:

@@ -3,9 +3,11 @@
 import fcntl
 import hashlib
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import optuna
 import sqlalchemy
@@ -18,6 +20,8 @@ from hpo.search.database.urls import redacted, scrubbed
 
 PACKAGES = {"psycopg": "'psycopg[binary]'"}  # where it is not the driver's name
 LOCK_TIMEOUT_S = 120
+LOCK_POLL_S = 0.05
+HELD = f"another process has been opening it for {LOCK_TIMEOUT_S} s; end it if it hangs"
 BUSY_TIMEOUT_S = 20
 CONNECT_TIMEOUT_S = 5
 ANSWER_TIMEOUT_S = 30
@@ -146,6 +150,7 @@ def exclusive(url: URL) -> Iterator[None]:
 @contextmanager
 def _server_lock(connection: sqlalchemy.Connection, engine: Engine) -> Iterator[None]:
     if engine.dialect.name == "postgresql":
+        connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'"))
         connection.execute(text("SELECT pg_advisory_lock(hashtext('hpo'))"))
         try:
             yield
@@ -155,7 +160,7 @@ def _server_lock(connection: sqlalchemy.Connection, engine: Engine) -> Iterator[
     name = f"hpo {engine.url.database}"[:64]
     taken = connection.execute(text("SELECT GET_LOCK(:n, :t)"), {"n": name, "t": LOCK_TIMEOUT_S})
     if taken.scalar() != 1:
-        raise StorageError(f"database {redacted(engine.url)}: another process has held it for long")
+        raise StorageError(f"database {redacted(engine.url)}: {HELD}")
     try:
         yield
     finally:
@@ -170,5 +175,18 @@ def _file_lock(url: URL) -> Iterator[None]:
         raise StorageError(f"database {redacted(url)}: {path.parent} is not a folder; create it")
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
     with (Path(tempfile.gettempdir()) / f"hpo-{name}.lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        until = time.monotonic() + LOCK_TIMEOUT_S
+        while not _locked(file):
+            if time.monotonic() > until:
+                raise StorageError(f"database {redacted(url)}: {HELD}")
+            time.sleep(LOCK_POLL_S)
         yield
+
+
+def _locked(file: TextIO) -> bool:
+    """Takes the lock, if nobody holds it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

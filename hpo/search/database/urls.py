@@ -40,7 +40,7 @@ def parse_url(given: str) -> URL:
         raise StorageError("--storage sqlite://: in memory nothing lasts; write sqlite:///hpo.db")
     if backend in DRIVERS and "+" not in url.drivername:
         url = url.set(drivername=f"{backend}+{DRIVERS[backend]}")
-    return url
+    return url.set(drivername=url.drivername.replace("mariadb", "mysql"))  # as Optuna knows it
 
 
 def chosen(option: str | None) -> str:

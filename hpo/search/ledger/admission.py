@@ -48,13 +48,31 @@ class Asked:
         return self.trial._trial_id
 
 
+class UntrainableError(Exception):
+    """A trial of the database has parameters that no trial can have; somebody enqueued it."""
+
+    def __init__(self, trial_id: int, number: int, why: str) -> None:
+        self.trial_id = trial_id
+        self.reason = f"trial {number} was enqueued with parameters that cannot be trained: {why}"
+        super().__init__(self.reason)
+
+
 def asked_again(study: optuna.Study, space: dict[str, Param], trial_id: int) -> Asked:
-    """A trial of the database with its configuration; what it lacks of it is sampled."""
+    """A trial of the database with its configuration; what it lacks of it is sampled.
+
+    Raises:
+        UntrainableError: a parameter is outside of what the search space and LoRA allow.
+    """
     trial = optuna.Trial(study, trial_id)
     attributes = trial.user_attrs
+    try:
+        config = suggest(trial, space)
+    except ValueError as error:  # pydantic's are, too
+        why = " ".join(str(error).splitlines()[:3])
+        raise UntrainableError(trial_id, trial.number, why) from error
     return Asked(
         trial=trial,
-        config=suggest(trial, space),
+        config=config,
         seed_number=_first(trial),
         attempt=int(attributes.get("attempt", 1)),
         spent={str(kind): int(count) for kind, count in attributes.get("spent", {}).items()},
@@ -79,20 +97,23 @@ class Admission:
                 return None
             self._pending = self._take(trials, room=total - begun)
         trial_id = self._pending
+        asked = None
         if trial_id is not None and self._run(trial_id):
             asked = asked_again(self._study, self._space, trial_id)
-            self._pending = None
-            return asked
         self._pending = None
-        return None
+        return asked
+
+    def forget(self) -> None:
+        """Takes no trial up again that was being taken."""
+        self._pending = None
 
     def is_one_too_many(self, asked: Asked, total: int) -> bool:
         """Whether the configurations before this one fill the budget, or this one is there twice.
 
         A retry is there twice if the database committed it without saying so.
         """
-        trials = [t for t in self._trials() if t.number < asked.number]
-        if any(_makes_needless(t, asked) for t in trials):
+        trials = self._trials()
+        if any(t.number < asked.number and _makes_needless(t, asked) for t in trials):
             return True
         alive = {_first(t) for t in trials if t.state != TrialState.FAIL}
         return sum(number < asked.seed_number for number in alive) >= total

@@ -68,7 +68,8 @@ def of_finished(
         best: lowest val loss of the trial's grid points.
     """
     known: dict[str, Any] = {"stats": event.stats, "capacity_bytes": capacity_bytes}
-    if decided is not None:
+    completed = event.fault is None and not event.stopped
+    if decided is not None and not (completed and decided.outcome == Outcome.PREEMPTED):
         return Ending(
             outcome=decided.outcome, reason=decided.reason, details=decided.details, **known
         )

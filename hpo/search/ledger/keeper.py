@@ -1,5 +1,7 @@
 """What stays on disk of a study's trials: curves, the best adapters, and what a retry may need."""
 
+import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable
@@ -7,17 +9,36 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.errors import MissingError
 from hpo.units import show_size
 
+OWNER = "study.json"
 CHECKPOINT = "checkpoint.safetensors"
 UNFINISHED = "*.writing"
 ADAPTER = "adapter"
 EVERY_S = 10.0  # a sweep lists the folders of all trials
 
 
-def trial_folder(runs_dir: Path, number: int) -> Path:
-    """The folder of a trial; numbers, not paths, are what the database holds."""
-    return runs_dir / f"trial-{int(number):05d}"
+def own_folder(runs_dir: Path, identity: str) -> None:
+    """Makes the runs folder this study's, or holds that it is.
+
+    Raises:
+        MissingError: it is that of another study of this name, in another database.
+    """
+    runs_dir.mkdir(parents=True, exist_ok=True)
+    path = runs_dir / OWNER
+    scratch = runs_dir / f"{OWNER}.{identity}"
+    scratch.write_text(json.dumps({"study": identity}) + "\n")
+    try:
+        os.link(scratch, path)  # fails if another process was faster
+    except FileExistsError:
+        if json.loads(path.read_text()).get("study") != identity:
+            raise MissingError(
+                f"{runs_dir} holds the trials of another study of this name, which lies in another "
+                "database or was deleted there; use --name NAME, another --runs-dir, or remove it"
+            ) from None
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 class Keeper:
@@ -36,8 +57,14 @@ class Keeper:
         self._quota_bytes = quota_bytes
         self._monotonic = monotonic
         self._next = 0.0
+        self._swept: set[int] = set()
+        """Ended trials that nothing is left of to remove."""
         self.has_room = True
         """Whether more checkpoints may be written."""
+
+    def folder(self, number: int) -> Path:
+        """The folder of a trial; numbers, not paths, are what the database holds."""
+        return self._runs_dir / f"trial-{int(number):05d}"
 
     def sweep(self, trials: Callable[[], list[FrozenTrial]], *, now: bool = False) -> str:
         """Removes what is not needed; what there is to say of it, or nothing.
@@ -49,29 +76,33 @@ class Keeper:
         if not now and self._monotonic() < self._next:
             return ""
         self._next = self._monotonic() + EVERY_S
+        if now:
+            self._swept.clear()
         found = trials()
-        ranked = best(found)
-        self._remove_checkpoints(found)
-        self._remove_adapters(found, keep=set(ranked[: self._adapters]))
-        return self._hold_quota(ranked[: self._adapters])
+        ranked = best(found)[: self._adapters]
+        needed = needed_checkpoints(found)
+        try:
+            for trial in found:
+                if trial.state.is_finished() and trial.number not in self._swept:
+                    self._sweep_trial(trial.number, checkpoint=trial.number in needed, best=ranked)
+            return self._hold_quota(ranked)
+        except OSError as error:  # another's file, or a disk that is away: it is no trial's fault
+            return f"{self._runs_dir} cannot be tidied now: {error.strerror}"
 
-    def _remove_checkpoints(self, trials: list[FrozenTrial]) -> None:
-        needed = needed_checkpoints(trials)
-        for trial in trials:
-            folder = trial_folder(self._runs_dir, trial.number)
-            if trial.number not in needed:
-                (folder / CHECKPOINT).unlink(missing_ok=True)
-            if trial.state.is_finished():
-                for path in folder.glob(UNFINISHED):
-                    path.unlink(missing_ok=True)
-
-    def _remove_adapters(self, trials: list[FrozenTrial], keep: set[int]) -> None:
-        for trial in trials:
-            if trial.state.is_finished() and trial.number not in keep:
-                self._remove_adapter(trial.number)
+    def _sweep_trial(self, number: int, *, checkpoint: bool, best: list[int]) -> None:
+        """Removes what is left of an ended trial, but for what is needed or among the best."""
+        folder = self.folder(number)
+        for path in folder.glob(UNFINISHED):
+            path.unlink(missing_ok=True)
+        if not checkpoint:
+            (folder / CHECKPOINT).unlink(missing_ok=True)
+        if number not in best:
+            self._remove_adapter(number)
+        if not checkpoint and number not in best:
+            self._swept.add(number)
 
     def _remove_adapter(self, number: int) -> None:
-        shutil.rmtree(trial_folder(self._runs_dir, number) / ADAPTER, ignore_errors=True)
+        shutil.rmtree(self.folder(number) / ADAPTER, ignore_errors=True)
 
     def _hold_quota(self, ranked: list[int]) -> str:
         """Over the quota, adapters go from the worst on; the best one stays."""

@@ -19,11 +19,11 @@ from sqlalchemy import Row
 
 from hpo.protocol import BaseFacts
 from hpo.search.database.leases import Leases, Sign
-from hpo.search.ledger.admission import FINISHED, Admission, Asked, asked_again
+from hpo.search.ledger.admission import FINISHED, Admission, Asked, UntrainableError, asked_again
 from hpo.search.ledger.endings import Ending
 from hpo.search.ledger.outcomes import CONSEQUENCES
 from hpo.search.ledger.revision import revision
-from hpo.search.study.budget import Budget, read_budget, wall_clock
+from hpo.search.study.budget import IDENTITY, Budget, read_budget, wall_clock
 from hpo.specs import EvalPoint, Outcome, StudySpec
 
 ZERO_SHOT = "zero_shot"  # study attribute
@@ -36,6 +36,7 @@ class Ledger:
         self.study = study
         self.leases = leases
         self.budget: Budget = read_budget(study)
+        self.identity = str(study.user_attrs[IDENTITY])
         self._spec = spec
         self._admission = Admission(study, spec.space, leases)
         self._asked: Asked | None = None
@@ -43,6 +44,7 @@ class Ledger:
         self._orphans: dict[int, tuple[str, float]] = {}
         """Trials that are being taken over to be ended: why, and what they took of a device."""
         self._closing: set[int] = set()
+        self._held_at_first: dict[int, tuple[str, int]] | None = None
         self._common = {"host": leases.host, "worker": leases.worker, "git_revision": revision()}
 
     def note_base(self, facts: BaseFacts) -> None:
@@ -76,14 +78,30 @@ class Ledger:
 
     def ask(self) -> Asked | None:
         """The next trial, all parameters suggested; None while there is none to start."""
-        self._asked = self._asked or self._admission.next(self.budget.trials)
+        try:
+            self._asked = self._asked or self._admission.next(self.budget.trials)
+        except UntrainableError as error:
+            self._refuse(error)
+            self._admission.forget()
+            return None
         asked = self._asked
         if asked is not None and self._admission.is_one_too_many(asked, self.budget.trials):
-            reason = f"the study had its {self.budget.trials} trials already"
+            reason = f"the study has {self.budget.trials} trials without it"
             self.finish(asked, Ending(outcome=Outcome.OVER_BUDGET, reason=reason))
             asked = None
         self._asked = None
         return asked
+
+    def give_back(self) -> None:
+        """Ends a trial that was begun when the database went away, and never reached a runner."""
+        if self._asked is not None:
+            reason = "its driver ended before it could start it"
+            self.finish(self._asked, Ending(outcome=Outcome.PREEMPTED, reason=reason))
+            self._asked = None
+
+    def _refuse(self, error: UntrainableError) -> None:
+        """Ends a trial that somebody enqueued and nobody can train."""
+        self._fail(error.trial_id, Outcome.DATA_ERROR, error.reason)
 
     def report(self, asked: Asked, point: EvalPoint, *, replayed: bool) -> Ending | None:
         """Reports a point; an ending if the trial is to stop here.
@@ -228,7 +246,11 @@ class Ledger:
         return True
 
     def _end_lost(self, trial_id: int, reason: str, device_seconds: float) -> None:
-        asked = asked_again(self.study, self._spec.space, trial_id)
+        try:
+            asked = asked_again(self.study, self._spec.space, trial_id)
+        except UntrainableError as error:
+            self._refuse(error)
+            return
         ending = Ending(outcome=Outcome.LOST, reason=reason)
         self.finish(asked, ending, device_seconds=device_seconds)
 
@@ -240,16 +262,26 @@ class Ledger:
             if trial_id in waiting:
                 self.leases.take(trial_id)
             if self.leases.owns(trial_id):
-                self._close(trial_id)
+                reason = f"the study has {self.budget.trials} trials without it"
+                self._fail(trial_id, Outcome.OVER_BUDGET, reason)
             self._closing.remove(trial_id)
 
-    def _close(self, trial_id: int) -> None:
-        reason = f"the study had its {self.budget.trials} trials already"
+    def _fail(self, trial_id: int, outcome: Outcome, reason: str) -> None:
+        """Ends a trial of ours that never reached a runner."""
         with suppress(UpdateFinishedTrialError):  # before the database went away, or by another
-            self._storage.set_trial_user_attr(trial_id, "outcome", Outcome.OVER_BUDGET.value)
+            self._storage.set_trial_user_attr(trial_id, "outcome", outcome.value)
             self._storage.set_trial_user_attr(trial_id, "reason", reason)
             self._storage.set_trial_state_values(trial_id, state=TrialState.FAIL)
-        self.leases.settle(trial_id, Outcome.OVER_BUDGET, 0.0)
+        self.leases.settle(trial_id, outcome, 0.0)
+
+    def others_are_alive(self) -> bool:
+        """Whether every trial that another worker holds has got on since this was first asked."""
+        held = {r.trial_id: (r.worker, r.renewals) for r in self.leases.all()}
+        if self._held_at_first is None:
+            self._held_at_first = held
+        running = {t._trial_id for t in self.trials() if t.state == TrialState.RUNNING}
+        silent = any(self._held_at_first.get(i) == state for i, state in held.items())
+        return not silent and running <= held.keys()
 
     @property
     def _storage(self) -> BaseStorage:

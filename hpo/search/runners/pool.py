@@ -116,8 +116,8 @@ class Pool:
         if not clean:
             self.replace(slot)
 
-    def replace(self, slot: Slot) -> None:
-        """Puts a fresh runner in the place of this one; gives the slot up if they all die."""
+    def replace(self, slot: Slot) -> bool:
+        """Puts a fresh runner in the place of this one; False if it gives the slot up instead."""
         if not slot.dead:
             self._selector.unregister(slot.process)
         slot.process.kill()
@@ -125,10 +125,11 @@ class Pool:
         slot.facts, slot.trial = None, None
         if self._closing or slot.setup_deaths >= SETUP_DEATHS:
             self.slots.remove(slot)
-            return
+            return False
         slot.process, slot.dead = self._spawn(slot.index), False
         slot.spawned = slot.cpu_moved = time.monotonic()
         self._selector.register(slot.process, selectors.EVENT_READ, slot)
+        return True
 
     def close(self) -> None:
         """Ends all runners."""

@@ -13,6 +13,7 @@ from hpo.protocol import HUNG, OUT_OF_MEMORY, Command, Event, read_event, to_lin
 MODULE = "hpo.training.runner"
 CHUNK = 1 << 16
 KEPT_LOG_LINES = 40
+CLOSE_S = 5.0
 PRIVATE = {"HPO_STORAGE", "HPO_STORAGE_FILE", "PGPASSWORD", "PGPASSFILE", "MYSQL_PWD"}
 
 
@@ -89,11 +90,7 @@ class RunnerProcess:
 
     def death(self) -> Death:
         """How it died; call when its pipe has closed."""
-        try:
-            code = self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            code = self._process.wait()
+        code = self._wait(CLOSE_S)
         name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         by_kernel = code == -signal.SIGKILL and kernel_kills() > self._kernel_kills
         log = self._last_words()
@@ -129,19 +126,26 @@ class RunnerProcess:
         fields = stat.rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def close(self, timeout_s: float = 5.0) -> None:
+    def close(self, timeout_s: float = CLOSE_S) -> None:
         """Waits for its end, and enforces it."""
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
             self._process.stdin.close()
         except BrokenPipeError:
             pass
+        self._wait(timeout_s)
+        self._process.stdout.close()
+
+    def _wait(self, timeout_s: float) -> int:
+        """Its exit status; enforced, but one that the kernel cannot end is left to itself."""
         try:
-            self._process.wait(timeout_s)
+            return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             self.kill()
-            self._process.wait()
-        self._process.stdout.close()
+        try:
+            return self._process.wait(CLOSE_S)
+        except subprocess.TimeoutExpired:  # it waits for a device or a disk
+            return -signal.SIGKILL
 
     def _last_words(self) -> str:
         with self._log.open("rb") as log:

@@ -1,6 +1,7 @@
 """What a study may take in all, over every process and resume; kept with the study."""
 
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from hpo.units import show_duration
 
 BUDGET = "budget"  # study attributes
 BEGAN = "began"
+IDENTITY = "identity"
 HOUR_S = 3600.0
 
 
@@ -61,6 +63,8 @@ def write_budget(study: optuna.Study, spec: StudySpec, clock: Callable[[], float
         study.set_user_attr(BUDGET, bounds)
     if BEGAN not in study.user_attrs:
         study.set_user_attr(BEGAN, clock())
+    if IDENTITY not in study.user_attrs:  # another study of this name is another study
+        study.set_user_attr(IDENTITY, uuid.uuid4().hex)
 
 
 def read_budget(study: optuna.Study) -> Budget:

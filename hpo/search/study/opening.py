@@ -20,7 +20,6 @@ from hpo.specs import ConstantParam, StudySpec
 
 FINGERPRINT = "fingerprint"
 SPEC = "spec"
-KNOWN = "known_enqueued"
 
 
 def open_study(
@@ -91,10 +90,8 @@ def _hold_fingerprint(
 
 def _enqueue_known(study: optuna.Study, spec: StudySpec) -> None:
     """Enqueues known configurations, no more than the study has trials."""
-    done = study.user_attrs.get(KNOWN, 0)
+    done = sum("known" in t.user_attrs for t in study.get_trials(deepcopy=False))
     for config in spec.known[done : spec.search.trials]:
         constants = {n for n, p in spec.space.items() if isinstance(p, ConstantParam)}
         params = {name: value for name, value in config.items() if name not in constants}
         study.enqueue_trial(params, user_attrs={"known": True})
-        done += 1
-    study.set_user_attr(KNOWN, done)

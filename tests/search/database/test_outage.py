@@ -139,4 +139,4 @@ def test_a_server_that_is_not_there_is_away():
     url = "postgresql+psycopg://me@127.0.0.1:1/hpo"
     engine = sqlalchemy.create_engine(url, connect_args={"connect_timeout": 5})
     outage = Outage(patience_s=PATIENCE_S, monotonic=Clock())
-    assert "cannot be reached" in outage.attempt(lambda: engine.connect().close())
+    assert "cannot be used now" in outage.attempt(lambda: engine.connect().close())

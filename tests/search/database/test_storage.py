@@ -36,7 +36,7 @@ NOBODY = "127.0.0.1:1"  # a port where no server listens
         ("postgresql://me@host/hpo", "postgresql+psycopg"),
         ("postgresql+psycopg2://me@host/hpo", "postgresql+psycopg2"),
         ("mysql://me@host/hpo", "mysql+pymysql"),
-        ("mariadb://me@host/hpo", "mariadb+pymysql"),
+        ("mariadb://me@host/hpo", "mysql+pymysql"),
     ],
 )
 def test_urls_get_the_driver_that_the_extras_install(given, driver):

@@ -7,6 +7,7 @@ from hpo.specs import Outcome
 from tests.search.steps import (
     LEASE_S,
     at_once,
+    ending,
     finish,
     owners,
     pass_time,
@@ -200,3 +201,30 @@ def test_known_configurations_are_tried_first(sqlite_url, mini_study, worker):
     assert set(second.trial.params) == set(mini_study.space)
     assert [first.trial.user_attrs, second.trial.user_attrs] == [{"known": True}] * 2
     assert "known" not in third.trial.user_attrs
+
+
+def test_a_retry_counts_for_those_who_looked_before_it_was_there(worker, spec, sqlite_url):
+    """Two drivers have taken a trial each when a third one's crashes and is tried again."""
+    total = with_search(spec, trials=2)
+    ours, *others = (worker(total, sqlite_url, f"here:{n}") for n in range(3))
+    crashing = ours.ask()
+    pending = []
+    for other in others:
+        trials = other.trials()
+        other._admission._pending = other._admission._take(trials, room=2)
+        pending.append(other._admission._pending)
+    assert None not in pending
+    ours.finish(crashing, ending(Outcome.CRASHED))
+    assert ours.ask() is not None, "the retry"
+    assert [other.ask() is None for other in others].count(True) == 1
+
+
+@pytest.mark.parametrize("params", [{"batch_size": 7}, {"learning_rate": -1.0}])
+def test_what_cannot_be_trained_is_refused_and_nobody_dies_of_it(worker, spec, sqlite_url, params):
+    ledger = worker(spec, sqlite_url)
+    ledger.study.enqueue_trial(params)
+    assert ledger.ask() is None
+    (refused,) = ledger.trials()
+    assert refused.state == TrialState.FAIL and refused.user_attrs["outcome"] == "data_error"
+    assert "cannot be trained" in refused.user_attrs["reason"]
+    assert ledger.ask() is not None and ledger.reap() == []

@@ -3,7 +3,8 @@
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from hpo.search.ledger.keeper import Keeper, best, needed_checkpoints, trial_folder
+from hpo.errors import MissingError
+from hpo.search.ledger.keeper import Keeper, best, needed_checkpoints, own_folder
 
 KIB = 1 << 10
 
@@ -31,7 +32,7 @@ def folder(tmp_path):
     """Makes the files of a trial, a KiB each."""
 
     def make(number):
-        path = trial_folder(tmp_path, number)
+        path = Keeper(tmp_path, adapters=1, quota_bytes=1).folder(number)
         (path / "adapter").mkdir(parents=True)
         names = ("checkpoint.safetensors", "x.writing", "curve.jsonl", "adapter/model.safetensors")
         for name in names:
@@ -152,4 +153,19 @@ def test_only_live_trials_and_their_ancestors_need_checkpoints():
 @pytest.mark.parametrize("number", ["../../etc", "1/../../x"])
 def test_no_path_comes_from_the_database(tmp_path, number):
     with pytest.raises(ValueError):
-        trial_folder(tmp_path, number)
+        Keeper(tmp_path, adapters=1, quota_bytes=1).folder(number)
+
+
+def test_a_runs_folder_is_one_study_s(tmp_path):
+    folder = tmp_path / "runs" / "rsicap"
+    own_folder(folder, "a" * 32)
+    own_folder(folder, "a" * 32)
+    with pytest.raises(MissingError, match="another study of this name"):
+        own_folder(folder, "b" * 32)
+    assert [path.name for path in folder.iterdir()] == ["study.json"]
+
+
+def test_a_folder_that_cannot_be_tidied_is_said_and_no_error(tmp_path, clock):
+    keeper = Keeper(tmp_path, adapters=1, quota_bytes=1, monotonic=clock)
+    (tmp_path / "trial-00000" / "checkpoint.safetensors").mkdir(parents=True)
+    assert "cannot be tidied now" in keeper.sweep(lambda: [failed(0)], now=True)

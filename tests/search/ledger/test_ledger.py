@@ -228,7 +228,7 @@ def test_closing_ends_what_waits(ledger):
     ledger.close()
     assert states(ledger) == [TrialState.FAIL] * 3
     assert trial(ledger, 1).user_attrs["outcome"] == "over_budget"
-    assert "6 trials already" in trial(ledger, 2).user_attrs["reason"]
+    assert "has 6 trials without it" in trial(ledger, 2).user_attrs["reason"]
     assert owners(ledger.leases) == {}
 
 
