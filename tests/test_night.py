@@ -55,7 +55,11 @@ def assert_whole(runs, trials):
         lines = curve(runs / "rsicap-mini", trial.number)
         assert [int(line["step"]) for line in lines] == list(range(1, len(lines) + 1))
         losses = [float(line["val_loss"]) for line in lines if line["val_loss"]]
-        assert losses == list(trial.intermediate_values.values())
+        told = list(
+            dict.fromkeys(trial.intermediate_values.values())
+        )  # a step may reach two points
+        assert losses[: len(told)] == told
+        assert len(losses) == len(told) or trial.state == TrialState.PRUNED  # measured too late
 
 
 def rows(url, table):

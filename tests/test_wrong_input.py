@@ -38,7 +38,8 @@ from tests.commands import run
         (("--model", "./nowhere"), ("./nowhere", "--model DIR")),
         (("--storage", "mongodb://h/d"), ("mongodb is not supported", "postgresql")),
         (("--storage", "sqlite:////nowhere/hpo.db"), ("/nowhere is not a folder",)),
-        (("--storage", "postgresql://me:S3cr3t@127.0.0.1:1/x"), ("cannot be used", "***")),
+        (("--storage", "postgresql://me:S3cr3t@127.0.0.1:1/x"), ("a password", "$HPO_STORAGE")),
+        (("--storage", "postgresql://me@127.0.0.1:1/x"), ("cannot be used", "the server runs")),
     ],
 )
 def test_it_is_one_message_with_the_remedy(tmp_path, options, words):

@@ -26,7 +26,8 @@ FAILURES = (
 )
 REQUEST = re.compile(r"tried to allocate ([\d.]+) ?(bytes|B|KiB|MiB|GiB)?", re.IGNORECASE)
 UNITS = {"": 1, "bytes": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
-SLACK_BYTES = 128 << 20  # what libraries may keep beyond the baseline, once
+SLACK_BYTES = 512 << 20  # what libraries may keep beyond the baseline, once
+CUDA_HOST_SLACK_BYTES = 2 << 30  # CUDA loads kernels to the host when they are first used
 LOST_SPACE = 0.1  # of a limit on address space that a process fit for more may have lost
 SLACK_SHARE = 0.05  # the same for a large base
 
@@ -81,9 +82,12 @@ class MemoryGauge:
         if not self._has_its_space(kept_on_host_bytes):
             return False
         on_host = _status("VmRSS") - kept_on_host_bytes
-        if self._device.type == "cuda" and _exceeds(self.held_bytes(), self._baseline_bytes):
-            return False
-        return not _exceeds(on_host, self._host_baseline_bytes)
+        if self._device.type == "cpu":
+            return not _exceeds(on_host, self._host_baseline_bytes, SLACK_BYTES)
+        return not (
+            _exceeds(self.held_bytes(), self._baseline_bytes, SLACK_BYTES)
+            or _exceeds(on_host, self._host_baseline_bytes, CUDA_HOST_SLACK_BYTES)
+        )
 
     def _has_its_space(self, kept_bytes: int) -> bool:
         """Under a limit on the CPU, a failed allocation may leave address space in pieces."""
@@ -99,8 +103,8 @@ class MemoryGauge:
         return _status("VmRSS") - self._origin_bytes
 
 
-def _exceeds(held_bytes: int, baseline_bytes: int) -> bool:
-    return held_bytes > baseline_bytes + max(SLACK_BYTES, SLACK_SHARE * baseline_bytes)
+def _exceeds(held_bytes: int, baseline_bytes: int, slack_bytes: int) -> bool:
+    return held_bytes > baseline_bytes + max(slack_bytes, SLACK_SHARE * baseline_bytes)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
