@@ -11,11 +11,12 @@ from typing import Literal
 
 from hpo.errors import FileProblems, HpoError
 from hpo.files import Options, load_study
+from hpo.hints import Command
 from hpo.machine import Machine, look
 from hpo.plan import make_plan
 from hpo.screen import choose_screen
 from hpo.search.database.urls import FILE_VARIABLE, VARIABLE, chosen, parse_url, redacted, scrubbed
-from hpo.session import Command, dry_run, run_study
+from hpo.session import dry_run, run_study
 from hpo.specs import StudySpec
 from hpo.units import parse_duration, parse_size
 

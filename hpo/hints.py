@@ -1,0 +1,68 @@
+"""What a user may want to type next."""
+
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import URL
+
+from hpo.plan import Plan
+from hpo.search.database.urls import redacted
+from hpo.search.ledger.summary import Summary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What the user typed, for the commands that are suggested next."""
+
+    words: tuple[str, ...]
+    storage_variable: str | None
+    """The environment variable that names the database, if one does."""
+
+
+def program(name: str) -> str:
+    """What to type for a program of this environment: its name if that finds it, else its path."""
+    own = Path(sys.executable).with_name(name)
+    if not own.exists() or shutil.which(name) == str(own):
+        return name
+    return str(own.relative_to(Path.cwd())) if own.is_relative_to(Path.cwd()) else str(own)
+
+
+def next_commands(plan: Plan, url: URL, command: Command, summary: Summary) -> list[str]:
+    """What a user may want to type now; no password in it."""
+    commands = [f"{program('optuna-dashboard')} {_shown(url, command)}"]
+    begin = (program("python"), "-m", "hpo.run")
+    words = shlex.join((*begin, *command.words))
+    if summary.finished < summary.trials:
+        commands.append(f"{words}    # goes on")
+    else:
+        more = _with_trials(command.words, 2 * summary.trials)
+        commands.append(
+            f"{shlex.join((*begin, *more))}    # goes on to {2 * summary.trials} trials"
+        )
+    return commands
+
+
+def _shown(url: URL, command: Command) -> str:
+    """The database as a shell takes it."""
+    match command.storage_variable:
+        case None:
+            return shlex.quote(redacted(url))
+        case "HPO_STORAGE":
+            return '"$HPO_STORAGE"'
+    return f'"$(cat "${command.storage_variable}")"'
+
+
+def _with_trials(options: tuple[str, ...], trials: int) -> list[str]:
+    kept: list[str] = []
+    skip = False
+    for word in options:
+        if skip or word.startswith("--trials="):
+            skip = False
+        elif word == "--trials":
+            skip = True
+        else:
+            kept.append(word)
+    return [*kept, "--trials", str(trials)]
