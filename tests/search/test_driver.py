@@ -60,7 +60,7 @@ def test_a_runner_ignores_what_a_scheduler_sends_to_the_whole_job(runner):
 
 def test_a_base_that_does_not_fit_is_said_in_one_sentence(tmp_path, mini_study):
     process = RunnerProcess(gpu=None, log=tmp_path / "runner.log")
-    process.send(Setup(study=mini_study, memory_limit_bytes=1 << 20, gpu=False, zero_shot=False))
+    process.send(Setup(study=mini_study, memory_limit_bytes=8 << 20, gpu=False, zero_shot=False))
     (failed,), _ = alive(process)
     assert failed.kind == "setup_failed"
     assert "does not fit into the memory" in failed.message

@@ -180,7 +180,11 @@ class Leases:
         """The leases whose owners are dead, or have been silent for the length of the lease."""
         rows = self.all()
         ages = self._sightings.ages({r.trial_id: (r.worker, r.renewals) for r in rows})
-        return [row for row in rows if ages[row.trial_id] >= row.lease_s or self._is_dead(row)]
+        return [r for r in rows if ages[r.trial_id] >= self._patience_s(r) or self._is_dead(r)]
+
+    def _patience_s(self, row: Row[Any]) -> float:
+        """The lease's length; twice that for our own, whose runner is killed as hung before."""
+        return float(row.lease_s) * (2 if row.worker == self.worker else 1)
 
     def leaseless(self, running: Iterable[int]) -> list[int]:
         """Those of the RUNNING trials that nobody has held for the length of a lease."""

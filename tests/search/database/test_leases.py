@@ -236,4 +236,4 @@ def test_trials_of_another_study_are_left_alone(sqlite_url, spec, worker, clock)
     other = worker(spec.model_copy(update={"name": "other"}), sqlite_url, "there:2")
     asked = ours.ask()
     assert pass_time(clock, LEASE_S, lambda: abandoned(other.leases)) == []
-    assert pass_time(clock, LEASE_S, lambda: abandoned(ours.leases)) == [asked.trial_id]
+    assert pass_time(clock, 2 * LEASE_S, lambda: abandoned(ours.leases)) == [asked.trial_id]
