@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def own_folder(runs_dir: Path, identity: str) -> None:
     """
     runs_dir.mkdir(parents=True, exist_ok=True)
     path = runs_dir / OWNER
-    scratch = runs_dir / f"{OWNER}.{identity}"
+    scratch = runs_dir / f"{OWNER}.{uuid.uuid4().hex}"  # of this call alone
     scratch.write_text(json.dumps({"study": identity}) + "\n")
     try:
         os.link(scratch, path)  # fails if another process was faster
@@ -37,6 +38,8 @@ def own_folder(runs_dir: Path, identity: str) -> None:
                 f"{runs_dir} holds the trials of another study of this name, which lies in another "
                 "database or was deleted there; use --name NAME, another --runs-dir, or remove it"
             ) from None
+    except OSError:  # a file system without hard links
+        os.replace(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
 

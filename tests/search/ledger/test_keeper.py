@@ -1,5 +1,7 @@
 """What stays on disk: the best adapters, what a retry may need, and no more than the quota."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from optuna.trial import TrialState, create_trial
 
@@ -169,3 +171,11 @@ def test_a_folder_that_cannot_be_tidied_is_said_and_no_error(tmp_path, clock):
     keeper = Keeper(tmp_path, adapters=1, quota_bytes=1, monotonic=clock)
     (tmp_path / "trial-00000" / "checkpoint.safetensors").mkdir(parents=True)
     assert "cannot be tidied now" in keeper.sweep(lambda: [failed(0)], now=True)
+
+
+def test_drivers_that_start_at_once_share_the_folder(tmp_path):
+    folder = tmp_path / "runs" / "rsicap"
+    with ThreadPoolExecutor(16) as pool:
+        for started in [pool.submit(own_folder, folder, "a" * 32) for _ in range(400)]:
+            started.result()
+    assert [path.name for path in folder.iterdir()] == ["study.json"]
