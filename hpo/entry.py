@@ -1,7 +1,6 @@
 """From the words of `hpo.run` to a session, and from every problem to one sentence."""
 
 import json
-import os
 import re
 import sys
 import traceback
@@ -15,7 +14,7 @@ from hpo.hints import Command
 from hpo.machine import Machine, look
 from hpo.plan import make_plan
 from hpo.screen import choose_screen
-from hpo.search.database.urls import FILE_VARIABLE, VARIABLE, chosen, parse_url, redacted, scrubbed
+from hpo.search.database.urls import chosen, parse_url, redacted, scrubbed, variable
 from hpo.session import dry_run, run_study
 from hpo.specs import StudySpec
 from hpo.units import parse_duration, parse_size
@@ -37,6 +36,7 @@ class Request:
     trials: int | None
     timeout: str | None
     runners: str
+    pack: str
     data: str | None
     model: str | None
     seed: int | None
@@ -82,6 +82,7 @@ def _execute(request: Request) -> int:
         spec,
         machine,
         runners=limits.runners,
+        pack=limits.pack,
         memory_limit_bytes=limits.memory_limit_bytes,
         storage=redacted(url),
         runs_dir=request.runs_dir / spec.name,
@@ -95,9 +96,7 @@ def _execute(request: Request) -> int:
 
 def _command(request: Request) -> Command:
     """The command to type again."""
-    variable = VARIABLE if os.environ.get(VARIABLE) else FILE_VARIABLE
-    from_environment = not request.storage and variable in os.environ
-    return Command(words=request.words, storage_variable=variable if from_environment else None)
+    return Command(words=request.words, storage_variable=None if request.storage else variable())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +104,7 @@ class Limits:
     """The options that are numbers with units."""
 
     runners: int | None
+    pack: int | None
     memory_limit_bytes: int | None
     timeout_s: float | None
 
@@ -112,12 +112,11 @@ class Limits:
 def _limits(request: Request) -> Limits:
     """Parses them, naming every one that is wrong."""
     problems: list[str] = []
-    runners = memory = timeout = None
-    if request.runners != "auto":
-        if NUMBER.fullmatch(request.runners):
-            runners = int(request.runners)
-        else:
-            problems.append(f"--runners {request.runners}: must be auto or a number above 0")
+    memory = timeout = None
+    runners = _count("--runners", request.runners, problems)
+    pack = _count("--pack", request.pack, problems)
+    if request.pack == "auto" and request.seed is not None:
+        pack = 1  # what is to be repeated is repeated to the bit
     try:
         memory = parse_size(request.memory_limit) if request.memory_limit else None
     except ValueError as error:
@@ -128,7 +127,17 @@ def _limits(request: Request) -> Limits:
         problems.append(f"--timeout {error}")
     if problems:
         raise FileProblems(problems)
-    return Limits(runners=runners, memory_limit_bytes=memory, timeout_s=timeout)
+    return Limits(runners=runners, pack=pack, memory_limit_bytes=memory, timeout_s=timeout)
+
+
+def _count(option: str, given: str, problems: list[str]) -> int | None:
+    """A number above 0, or None for `auto`."""
+    if given == "auto":
+        return None
+    if NUMBER.fullmatch(given):
+        return int(given)
+    problems.append(f"{option} {given}: must be auto or a number above 0")
+    return None
 
 
 def _load(request: Request, machine: Machine) -> tuple[StudySpec, tuple[str, ...]]:

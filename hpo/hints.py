@@ -9,7 +9,7 @@ from pathlib import Path
 from sqlalchemy import URL
 
 from hpo.plan import Plan
-from hpo.search.database.urls import redacted
+from hpo.search.database.urls import FILE_VARIABLE, redacted
 from hpo.search.ledger.summary import Summary
 
 
@@ -47,12 +47,10 @@ def next_commands(plan: Plan, url: URL, command: Command, summary: Summary) -> l
 
 def _shown(url: URL, command: Command) -> str:
     """The database as a shell takes it."""
-    match command.storage_variable:
-        case None:
-            return shlex.quote(redacted(url))
-        case "HPO_STORAGE":
-            return '"$HPO_STORAGE"'
-    return f'"$(cat "${command.storage_variable}")"'
+    variable = command.storage_variable
+    if variable is None:
+        return shlex.quote(redacted(url))
+    return f'"$(cat "${variable}")"' if variable == FILE_VARIABLE else f'"${variable}"'
 
 
 def _with_trials(options: tuple[str, ...], trials: int) -> list[str]:

@@ -67,6 +67,15 @@ def _free_memory() -> int:
     return min(free, limit - used)
 
 
+def process_stat(pid: int) -> list[str]:
+    """The state of a process of this host and all that /proc tells after it; empty if none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return []
+    return stat.rpartition(")")[2].split()  # its name, before that, may hold anything
+
+
 def kernel_kills() -> int:
     """How many processes the kernel has killed for memory since boot (0 where it does not say)."""
     try:

@@ -19,6 +19,8 @@ class Placement:
     gpus: tuple[str | None, ...]
     """A GPU by name, or None for a runner on the CPU."""
     memory_limit_bytes: int | None
+    pack: int | None = 1
+    """Trials that each takes at a time; None for as many as it measures to be worth it."""
 
     def only_first(self) -> "Placement":
         """The same with one runner."""
@@ -32,12 +34,14 @@ def place(
     runners: int | None,
     memory_limit_bytes: int | None,
     weights_bytes: int,
+    pack: int | None = 1,
 ) -> Placement:
     """One runner a GPU; without one, as many single-threaded ones as cores and memory bear.
 
     Args:
         runners: how many, or None for as many as fit.
         weights_bytes: size of the model's files.
+        pack: trials that each takes at a time, or None for as many as are worth it.
 
     Raises:
         MissingError: there is no GPU, not so many, or not the memory.
@@ -54,7 +58,7 @@ def place(
                 "ask for that many at most"
             )
         gpus = machine.gpus[: runners or len(machine.gpus)]
-        return Placement(gpus=gpus, memory_limit_bytes=memory_limit_bytes)
+        return Placement(gpus=gpus, memory_limit_bytes=memory_limit_bytes, pack=pack)
     need = LIBRARIES_BYTES + (memory_limit_bytes or IN_MEMORY * weights_bytes + WORKING_BYTES)
     fitting = machine.free_memory_bytes // need
     if fitting < 1:
@@ -64,4 +68,4 @@ def place(
             "smaller model by --model, or --scale mini"
         )
     count = runners or min(machine.cores, fitting)
-    return Placement(gpus=(None,) * count, memory_limit_bytes=memory_limit_bytes)
+    return Placement(gpus=(None,) * count, memory_limit_bytes=memory_limit_bytes, pack=pack)

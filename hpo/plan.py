@@ -53,7 +53,7 @@ class Plan:
             f"{self.val_samples} val samples{of}",
             "trial": f"{trial.epochs} epochs = {self.samples_per_trial} samples, "
             f"{trial.evals} evaluations",
-            "runners": f"{len(gpus)} ({kind}{cap})",
+            "runners": f"{len(gpus)} ({kind}{cap}), {_packs(self.placement.pack)}",
             "storage": self.storage,
             "runs": str(self.runs_dir),
         }
@@ -73,6 +73,7 @@ class Plan:
             "storage": self.storage,
             "runs_dir": str(self.runs_dir),
             "runners": len(self.placement.gpus),
+            "pack": self.placement.pack or "auto",
             "train_samples": self.train_samples,
             "val_samples": self.val_samples,
             "notes": list(self.notes),
@@ -84,6 +85,7 @@ def make_plan(
     machine: Machine,
     *,
     runners: int | None,
+    pack: int | None,
     memory_limit_bytes: int | None,
     storage: str,
     runs_dir: Path,
@@ -106,6 +108,7 @@ def make_plan(
             runners=runners,
             memory_limit_bytes=memory_limit_bytes,
             weights_bytes=weights_bytes,
+            pack=pack,
         ),
     )
     if examples is not None:
@@ -150,6 +153,12 @@ def _too_large_batches(spec: StudySpec, examples: Examples) -> list[str]:
         f"search space {spec.search_space}: batch_size = {largest}: larger than the "
         f"{len(examples.train)} training samples; take it out, or raise data.samples"
     ]
+
+
+def _packs(pack: int | None) -> str:
+    if pack is None:
+        return "trials packed where that is faster"
+    return f"{pack} trials at a time each" if pack > 1 else "one trial at a time each"
 
 
 def _words(param: Param) -> str:

@@ -5,9 +5,9 @@ means that the driver is dead: the runner exits at once.
 
 Up (runner's standard output): Ready or SetupFailed once; for a Run first Resumed or StartedOver if
 it had earlier attempts, then any number of Progress, Evaluated and Checkpointed, then exactly one
-Finished. A runner trains one trial at a time. Evaluated messages come in grid order, those of
-earlier attempts (replayed) first; what comes for a trial after its Stop was sent is void, except
-Checkpointed and Finished. Progress comes at every step and evaluation batch, at most twice a
+Finished. A runner trains up to `lanes` trials at a time. Evaluated messages come in grid order,
+those of earlier attempts (replayed) first; what comes for a trial after its Stop was sent is void,
+except Checkpointed and Finished. Progress comes at every step and evaluation batch, at most twice a
 second: a runner that is silent for `limits.hang_seconds` hangs. One that finds that it was silent
 for so long exits without another word or file: its trial is another's by then.
 """
@@ -16,7 +16,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from hpo.specs import EvalPoint, Fault, Spec, StudySpec, TrialConfig, TrialOrder, TrialStats
+from hpo.specs import (
+    EvalPoint,
+    Fault,
+    Observation,
+    Positive,
+    Spec,
+    StudySpec,
+    TrialConfig,
+    TrialOrder,
+    TrialStats,
+)
+
+CHECKPOINT = "checkpoint.safetensors"  # what a runner leaves in the folder of a trial
+ADAPTER = "adapter"
 
 CRASHED = 1  # exit statuses of a runner
 OUT_OF_MEMORY = 4
@@ -32,7 +45,11 @@ class Setup(Spec):
     gpu: bool
     """Whether the runner was given a GPU; it never falls back to the CPU."""
     zero_shot: bool
-    """Whether to evaluate the base without an adapter."""
+    """Whether to evaluate the base without an adapter, and say its objective."""
+    cache_dir: str | None = None
+    """Folder of the host for outputs of the frozen prefix; None keeps them in memory."""
+    pack: Positive | None = 1
+    """Trials at a time; None for as many as are measured to be worth it."""
 
 
 class Inspect(Spec):
@@ -47,6 +64,8 @@ class Run(Spec):
 
     kind: Literal["run"] = "run"
     order: TrialOrder
+    observations: tuple[Observation, ...] = ()
+    """Of other trials on devices like this, as far as the runner does not know them yet."""
 
 
 class Stop(Spec):
@@ -78,6 +97,8 @@ class BaseFacts(Spec):
     """What the start-up verification held."""
     versions: dict[str, str]
     zero_shot: float | None
+    lanes: int = 1
+    """Trials that it takes at a time."""
 
 
 class Ready(Spec):
@@ -175,6 +196,10 @@ class Finished(Spec):
     stats: TrialStats
     stopped: bool = False
     fault: Fault | None = None
+    observation: Observation | None = None
+    """What it has shown of the memory; None if it was not tried, or not alone."""
+    shared: bool = False
+    """Whether it was ever beside another on its runner."""
     clean: bool = True
     """Whether the process is fit for another trial: its memory is back at the baseline."""
 

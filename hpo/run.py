@@ -47,6 +47,10 @@ def run(
     trials: Annotated[int | None, typer.Option(help="Finished trials in all.")] = None,
     timeout: Annotated[str | None, typer.Option(help="Stop after this time: 90s, 30m, 8h.")] = None,
     runners: Annotated[str, typer.Option(help="Runner processes: auto, or a number.")] = "auto",
+    pack: Annotated[
+        str,
+        typer.Option(help="Trials at a time on each: auto (measured; 1 with --seed), or a number."),
+    ] = "auto",
     data: Annotated[str | None, typer.Option(help="Folder of captions.json and images/.")] = None,
     model: Annotated[str | None, typer.Option(help="Directory or hub name of the base.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of sampler and trials.")] = None,
@@ -75,6 +79,7 @@ def run(
         trials=trials,
         timeout=timeout,
         runners=runners,
+        pack=pack,
         data=data,
         model=model,
         seed=seed,

@@ -2,6 +2,7 @@
 
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 from sqlalchemy import URL
 
@@ -20,6 +21,7 @@ from hpo.search.ledger.ledger import Ledger
 from hpo.search.ledger.summary import Summary, summarise
 from hpo.search.runners.pool import Pool
 from hpo.search.runners.process import Death
+from hpo.search.study import portable
 from hpo.search.study.fingerprint import fingerprint
 from hpo.search.study.opening import open_study
 from hpo.specs import CategoricalParam, ConstantParam, Param, Scalar, TrialConfig
@@ -56,7 +58,12 @@ def _run_study(
     own_folder(plan.runs_dir, ledger.identity)
     limits = spec.limits
     quota_bytes = limits.disk_gb * (1 << 30)
-    keeper = Keeper(plan.runs_dir, adapters=limits.adapters, quota_bytes=quota_bytes)
+    keeper = Keeper(
+        plan.runs_dir,
+        adapters=limits.adapters,
+        quota_bytes=quota_bytes,
+        objective=spec.objective,
+    )
     ledger.reap()
     screen.plan(plan, ledger.finished())
     close, verdict = _drive(plan, ledger, keeper, screen, timeout_s)
@@ -66,11 +73,15 @@ def _run_study(
             _end_silent_trials(ledger, screen)
         if close == Close.COMPLETE:
             ledger.close()
-            keeper.sweep(ledger.trials, now=True)
+        keeper.sweep(ledger.trials, now=True)
         usage, total = leases.usage(), ledger.budget.trials
         return summarise(study, spec, usage, total=total, folder=str(plan.runs_dir))
 
     summary = insist(end, patience_s=limits.outage_seconds, say=lambda text: _note(screen, text))
+    if problem := portable.write_copy(study, plan.runs_dir):
+        _note(screen, problem)
+    else:
+        summary = replace(summary, copy=str(plan.runs_dir / portable.FILE))
     screen.summary(summary, next_commands(plan, url, command, summary), verdict)
     return EXIT_CODES[close]
 

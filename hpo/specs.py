@@ -4,10 +4,11 @@ All are frozen and checked on construction, strictly: "3" is not a number, an un
 error. They travel as JSON between driver and runner, and lie as JSON in the database.
 """
 
+from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 Scalar = bool | int | FiniteFloat | str
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -41,11 +42,53 @@ class Outcome(StrEnum):
     OVER_BUDGET = "over_budget"
 
 
+class Measures(Spec):
+    """What an evaluation found."""
+
+    val_loss: FiniteFloat
+    metrics: dict[str, FiniteFloat] = {}
+    """What the task measures beside it, by name."""
+
+
 class Objective(Spec):
     """What is optimised."""
 
-    metric: Literal["val_loss"] = "val_loss"
-    direction: Literal["minimize"] = "minimize"
+    metric: Literal["val_loss", "accuracy", "macro_f1", "f_beta"] = "val_loss"
+    """`f_beta`: with beta 3, of the rarer label where there are two, else the mean over labels."""
+    direction: Literal["minimize", "maximize"] = "minimize"
+
+    @model_validator(mode="after")
+    def _points_the_right_way(self) -> Self:
+        wanted = "minimize" if self.metric == "val_loss" else "maximize"
+        if self.direction != wanted:
+            raise ValueError(f'must have direction = "{wanted}" with metric {self.metric}')
+        return self
+
+    @property
+    def words(self) -> str:
+        """The metric's name for people."""
+        return self.metric.replace("_", " ")
+
+    @property
+    def worst(self) -> float:
+        """What anything is better than."""
+        return float("inf") if self.direction == "minimize" else float("-inf")
+
+    def of(self, found: Measures) -> float:
+        """Its value in what an evaluation found."""
+        return found.val_loss if self.metric == "val_loss" else found.metrics[self.metric]
+
+    def better(self, one: float, other: float, *, by: float = 0.0) -> bool:
+        """Whether a value is better than another, by more than `by`."""
+        return one < other - by if self.direction == "minimize" else one > other + by
+
+    def best(self, values: Iterable[float]) -> float:
+        """The best of some values; the worst there is of none."""
+        pick = min if self.direction == "minimize" else max
+        return pick(values, default=self.worst)
+
+
+VAL_LOSS = Objective()
 
 
 class ModelSpec(Spec):
@@ -57,16 +100,20 @@ class ModelSpec(Spec):
     """Commit of a hub name."""
     precision: Literal["float32", "bf16", "float16"] = "float32"
     """`bf16` holds the base in bf16 and adapters in fp32; `float16` holds everything in half."""
-    adapt: Literal["qformer"] = "qformer"
-    """Which part gets adapters."""
+    tf32: bool = False
+    """Whether a GPU may round the factors of float32 products to 10 bits, which is faster."""
+    adapt: Annotated[str, Field(min_length=1)] = "qformer"
+    """Which Linears get adapters: a name that the task knows, such as `qformer` or `attention`, or
+    a regular expression of module names."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
 
 
 class DataSpec(Spec):
     """The examples and their split."""
 
-    format: Literal["rsicap", "scenes"]
-    """`rsicap`: captions.json and images/ below `root`; `scenes`: drawn from the study's seed."""
+    format: Literal["rsicap", "scenes", "table", "messages"]
+    """`rsicap`: captions.json and images/ below `root`; `table`: CSV, TSV or JSON lines with `text`
+    and `label`; `scenes` and `messages`: drawn."""
     root: str | None = None
     val_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
     """Share of the groups (source images) kept for validation."""
@@ -83,12 +130,19 @@ class TrialSpec(Spec):
     evals: Positive = 10
     """Points of the eval grid: k/n of the samples of the whole trial."""
     eval_batch_size: Positive = 8
+    max_micro_batch: Positive | None = None
+    """Rows of one forward and backward pass; a larger batch adds up the gradients of several."""
     warmup_share: Share = 0.05
     """Share of the steps in which the learning rate rises from zero."""
     max_grad_norm: Rate = 1.0
     weight_decay: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+    patience: Positive | None = None
+    """Evaluations without an improvement of the objective after which a trial ends early."""
+    min_improvement: Rate | None = None
+    """How much better counts as an improvement; None for any."""
     max_seconds: Rate | None = None
-    """Longest that a trial may train before it is pruned as `timeout`."""
+    """Longest that a trial may train before it is pruned as `timeout`; trials that are trained
+    side by side share the time."""
 
     def eval_grid(self, samples: int) -> list[int]:
         """The grid points k/n of a trial's `samples`, in samples seen; ascending."""
@@ -129,8 +183,12 @@ class LimitsSpec(Spec):
     """How long trials go on while the database cannot be reached."""
     adapters: Annotated[int, Field(ge=1)] = 5
     """Best trials whose adapters are kept."""
+    predict_oom: bool = True
+    """Whether a trial that surely cannot fit into the memory is pruned without trying it."""
     disk_gb: Rate = 50.0
     """Space for checkpoints and adapters of this study."""
+    cache_gb: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 20.0
+    """Space for outputs of the frozen part that images go through first; 0 computes them anew."""
 
 
 class FloatParam(Spec):
@@ -181,6 +239,12 @@ class TrialConfig(Spec):
     scheduler: Literal["linear", "cosine", "constant"] = "linear"
     """After the warm-up: linear or cosine decay to zero, or constant."""
     batch_size: Positive
+    weight_decay: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] | None = None
+    """Of AdamW; None for the study's `trial.weight_decay`."""
+    last_n: Positive | None = None
+    """How many of the last layers get adapters; None for all."""
+    class_weight: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
+    """Power of the inverse frequency that labels are weighted with: 0 not at all, 1 balanced."""
 
 
 class StudySpec(Spec):
@@ -190,7 +254,7 @@ class StudySpec(Spec):
     """The name it is stored under, and of its folder below the runs."""
     task: str
     search_space: str
-    objective: Objective = Objective()
+    objective: Objective = VAL_LOSS
     model: ModelSpec
     data: DataSpec
     trial: TrialSpec = TrialSpec()
@@ -219,15 +283,16 @@ class TrialOrder(Spec):
     """Directories of earlier attempts, the latest first: it goes on from a checkpoint there."""
     checkpoints: bool = True
     """Whether to write checkpoints at eval points; at a hand-over it always does."""
+    alone: bool = False
+    """Whether to train it beside no other: a runner died under it and others."""
 
 
-class EvalPoint(Spec):
+class EvalPoint(Measures):
     """One point of a trial's curve."""
 
     samples_seen: int
     """The grid point, in samples seen: equal for all batch sizes."""
     step: int
-    val_loss: FiniteFloat
     last: bool = False
     """Whether the trial is at its end: there is nothing left to save by pruning it."""
 
@@ -241,12 +306,41 @@ class TrialStats(Spec):
     """Samples that earlier attempts had seen at the checkpoint it went on from."""
     samples_per_s: float = 0.0
     peak_memory_bytes: int = 0
-    """Peak on the device beyond what an idle process holds: base, adapter, activations."""
+    """Peak on the device beyond what an idle process holds: base, adapter, activations; of trials
+    beside it, too."""
     held_memory_bytes: int = 0
     """What the runner's process still holds when the trial is over."""
     trainable_parameters: int = 0
     steps: int = 0
     """Steps of the whole trial so far, earlier attempts included."""
+    stopped_early: bool = False
+    """Whether it ended before its last step, as it did not get better any more."""
+
+
+class Demand(Spec):
+    """What a trial asks of the memory beyond the base, counted before it starts."""
+
+    activation_bytes: int
+    """What its longest batch holds at the end of the forward pass: a lower bound."""
+    trainable: int
+    """Parameters of its adapter."""
+
+    def covers(self, other: "Demand") -> bool:
+        """Whether it asks for at least as much in everything."""
+        more = self.activation_bytes >= other.activation_bytes
+        return more and self.trainable >= other.trainable
+
+
+class Observation(Spec):
+    """What a trial that had its device alone has shown of the memory there."""
+
+    demand: Demand
+    base_bytes: int
+    """Of the base that it stood beside."""
+    capacity_bytes: int | None
+    fitted: bool
+    peak_bytes: int = 0
+    """Measured, if it fitted."""
 
 
 class Fault(Spec):
@@ -261,4 +355,6 @@ class Fault(Spec):
     needed_bytes: int | None = None
     """Estimate of what the trial would have taken; never below the capacity."""
     capacity_bytes: int | None = None
+    predicted: bool = False
+    """Whether an OOM was foreseen: the trial was not tried."""
     traceback: str | None = None

@@ -8,14 +8,14 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from hpo.errors import MissingError
-from hpo.mini import CAPTIONER
+from hpo.mini import CAPTIONER, CLASSIFIER
 
-EMBEDDED = {"mini": CAPTIONER}
+EMBEDDED = {"mini": CAPTIONER, "mini-classifier": CLASSIFIER}
 SAMPLE = 1 << 20  # bytes of a weights file, at each end, that go into a digest
 
 
 def find_weights(name: str, revision: str | None = None) -> Path:
-    """The directory of a model: `mini`, a directory, or a hub name in the local cache.
+    """The directory of a model: an embedded one, a directory, or a hub name in the local cache.
 
     Raises:
         MissingError: there is none, or it lacks config.json or safetensors weights.

@@ -18,10 +18,11 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def words(*options, settings=SMALL, study="rsicap"):
-    """The words of a command."""
+    """The words of a command; one trial at a time on a runner, where nothing else is asked for."""
+    pack = () if "--pack" in options else ("--pack", "1")
     sets = [word for setting in settings for word in ("--set", setting)]
     scale = () if "--scale" in options else ("--scale", "mini")
-    return [sys.executable, "-m", "hpo.run", "--study", study, *scale, *sets, *options]
+    return [sys.executable, "-m", "hpo.run", "--study", study, *scale, *pack, *sets, *options]
 
 
 def environment(**extra):

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "hpo"
 TORCH = {"torch", "transformers", "peft"}
 OPTUNA = {"optuna", "sqlalchemy"}
-WITH_TORCH = ("hpo.training", "hpo.mini.pretrain")
+WITH_TORCH = ("hpo.training", "hpo.mini.pretrain", "hpo.mini.pretrain_classifier")
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -54,10 +54,13 @@ def modules(*packages):
 
 
 def test_the_walk_sees_the_code():
-    assert {"hpo.run", "hpo.search.ledger.ledger", "hpo.training.loop", "hpo.data.rsicap"} <= set(
-        FILES
-    )
-    assert "torch" in top_level("hpo.training.loop")
+    assert {
+        "hpo.run",
+        "hpo.search.ledger.ledger",
+        "hpo.training.trial.loop",
+        "hpo.data.rsicap",
+    } <= set(FILES)
+    assert "torch" in top_level("hpo.training.trial.loop")
     assert "optuna" in top_level("hpo.search.ledger.ledger")
     assert "hpo.entry" in imports("hpo.run")
 
@@ -142,6 +145,7 @@ def test_all_that_is_public_has_a_docstring():
 def test_the_driver_starts_without_torch():
     code = (
         "import hpo.entry, hpo.run, hpo.screen.live, hpo.data.rsicap, hpo.data.scenes, sys;"
+        "import hpo.data.messages, hpo.data.table;"
         f"print(sorted(set({sorted(TORCH)}) & set(sys.modules)))"
     )
     done = subprocess.run(

@@ -17,8 +17,10 @@ def test_a_plan_repeats_with_its_seed_and_holds_every_kind():
 
 
 @pytest.mark.slow
-def test_a_study_ends_exactly_whatever_happens_to_it(capsys):
-    failed = main(["--storage", "sqlite", "--faults", str(FAULT_COUNT), "--seed", "1"])
+@pytest.mark.parametrize("pack", ["1", "3"])
+def test_a_study_ends_exactly_whatever_happens_to_it(capsys, pack):
+    words = ["--storage", "sqlite", "--faults", str(FAULT_COUNT), "--seed", "1", "--pack", pack]
+    failed = main(words)
     printed = capsys.readouterr().out
     assert not failed, printed
     assert "ok    the total is exact" in printed and "WRONG" not in printed

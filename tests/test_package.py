@@ -34,6 +34,7 @@ def test_the_wheel_holds_every_module_study_space_and_the_base(wheel):
     wanted = {path if path.startswith("hpo/") else f"hpo/{path}" for path in listed}
     assert wanted - held == set()
     assert "hpo/mini/captioner/model.safetensors" in held
+    assert "hpo/mini/classifier/model.safetensors" in held
 
 
 def test_an_installed_package_finds_its_studies_from_any_folder(wheel, tmp_path):

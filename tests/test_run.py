@@ -43,13 +43,21 @@ def test_a_study_from_nothing_to_complete_and_further(tmp_path):
         losses = [row["val_loss"] for row in csv.DictReader(file) if row["val_loss"]]
     assert min(map(float, losses)) == best.value
     assert f"{best.value:.4f}" in first
+    assert "the study as one SQLite file: runs/rsicap-mini/study.db" in first
+    copy = f"sqlite:///{tmp_path}/runs/rsicap-mini/study.db"
+    assert stored(copy, None) == trials
 
+    log = tmp_path / "runs" / "rsicap-mini" / "study.db-wal"
+    log.touch()
     again = run(tmp_path, "--trials", "7")
+    log.unlink()
     assert "is complete: nothing left to do" in again and "starts" not in again
+    assert "study.db was not written: it is in use" in again and "one SQLite file" not in again
     assert len(stored(url)) == len(trials)
 
     run(tmp_path, "--trials", "9")
     assert_exact(stored(url), 9)
+    assert stored(copy, None) == stored(url)
 
 
 def test_no_gpu_means_mini_and_says_so(tmp_path):
@@ -142,6 +150,6 @@ def test_the_median_prunes_and_says_what_it_lost_to(tmp_path):
     assert pruned.state == TrialState.PRUNED
     attributes = pruned.user_attrs
     assert attributes["outcome"] == "pruned" and attributes["pruner"] == "median"
-    assert attributes["pruned_val_loss"] > attributes["pruned_median"]
+    assert attributes["pruned_value"] > attributes["pruned_median"]
     assert attributes["pruned_at_samples"] in pruned.intermediate_values
     assert Path(tmp_path / "runs/rsicap-mini/trial-00002/metrics.csv").is_file()

@@ -32,6 +32,7 @@ from tests.commands import run
         (("--set", "known=[3]"), ("known.0 = 3", "must be an object")),
         (("--trials", "0"), ("--trials", "greater than 0")),
         (("--runners", "0"), ("--runners 0", "auto")),
+        (("--pack", "none"), ("--pack none", "auto")),
         (("--memory-limit", "lots"), ("--memory-limit lots", "2GB")),
         (("--timeout", "later"), ("--timeout later", "8h")),
         (("--data", "nowhere"), ("nowhere", "captions.json", "--data DIR")),

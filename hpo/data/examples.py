@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -10,15 +10,20 @@ from PIL import Image
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """An image, an instruction and the answer that is to be learnt."""
+    """An image, an instruction and the answer to learn; or a text and its label."""
 
     name: str
     group: str
     """Examples of one group never stand on both sides of a split."""
     prompt: str
+    """The instruction, or the text."""
     target: str
-    image: Callable[[], Image.Image]
-    """Loads the image (RGB); raises DataError if it is missing or broken."""
+    """The answer, or the label."""
+    content: Callable[[], str]
+    """Changes when the image or the text does; reads no pixels."""
+    image: Callable[[], Image.Image] | None = None
+    """Loads the image (RGB); raises DataError if it is missing or broken. None for a text."""
+    stage: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +57,40 @@ def split(
     rows: Sequence[Example], val_share: float
 ) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
     """(train, val): `val_share` of the groups, at least one, go to val."""
-    groups = sorted({row.group for row in rows}, key=rank)
+    return _parted(rows, _held_out({row.group for row in rows}, val_share))
+
+
+def stratified(
+    rows: Sequence[Example], val_share: float
+) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """(train, val): of each label `val_share` of its groups, at least one, go to val.
+
+    The only group of a label is trained on.
+    """
+    held_out = [_held_out(groups, val_share) for groups in groups_by_label(rows).values()]
+    return _parted(rows, set().union(*held_out))
+
+
+def groups_by_label(rows: Iterable[Example]) -> dict[str, set[str]]:
+    """The groups of every label; a group is of the label that its first row has."""
+    found: dict[str, set[str]] = {}
+    taken: set[str] = set()
+    for row in rows:
+        groups = found.setdefault(row.target, set())
+        if row.group not in taken:
+            groups.add(row.group)
+            taken.add(row.group)
+    return found
+
+
+def _held_out(groups: set[str], val_share: float) -> set[str]:
+    """Those that go to val: at least one, but never all."""
     count = min(max(1, math.ceil(val_share * len(groups))), len(groups) - 1)
-    held_out = set(groups[:count])
+    return set(sorted(groups, key=rank)[:count])
+
+
+def _parted(
+    rows: Sequence[Example], held_out: set[str]
+) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
     train = tuple(row for row in rows if row.group not in held_out)
     return train, tuple(row for row in rows if row.group in held_out)

@@ -77,8 +77,16 @@ def _example(root: Path, captions: Path, index: int, row: Any) -> Example:
         group=source.group() if source else Path(name).stem,
         prompt=_tidy(prompt) if isinstance(prompt, str) and prompt.strip() else PROMPT,
         target=_tidy(target),
+        content=partial(_content, root / "images" / name),
         image=partial(load_image, root / "images" / name),
     )
+
+
+def _content(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return "not there"
 
 
 def _tidy(text: str) -> str:

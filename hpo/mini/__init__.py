@@ -1,8 +1,11 @@
-"""The embedded default: a tiny pretrained InstructBLIP and the aerial scenes it learns from.
+"""The embedded defaults: tiny pretrained models and the drawn data that they learn from.
 
-`captioner/` is a directory as `from_pretrained` wants it, made by `python -m hpo.mini.pretrain`.
+`captioner/` is an InstructBLIP for aerial scenes, made by `python -m hpo.mini.pretrain`;
+`classifier/` is a Llama for messages of customers, made by `python -m
+hpo.mini.pretrain_classifier`. Both are directories as `from_pretrained` wants them.
 """
 
 from pathlib import Path
 
 CAPTIONER = Path(__file__).parent / "captioner"
+CLASSIFIER = Path(__file__).parent / "classifier"

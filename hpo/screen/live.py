@@ -33,8 +33,8 @@ class Row:
     began: float = field(default_factory=time.monotonic)
     seen: int = 0
     samples: int = 0
-    val_loss: float | None = None
-    best: float | None = None
+    values: list[float] = field(default_factory=list)
+    """Of the objective, at its eval points."""
 
     @property
     def left(self) -> str:
@@ -70,8 +70,7 @@ class LiveScreen(PlainScreen):
             case TrialProgress() if row := self._rows.get(event.number):
                 row.seen, row.samples = event.samples_seen, event.samples
             case TrialEvaluated() if row := self._rows.get(event.number):
-                row.val_loss = event.val_loss
-                row.best = min(event.val_loss, row.best or event.val_loss)
+                row.values.append(event.value)
             case TrialEnded():
                 self._ended(event)
                 super().show(event)
@@ -83,20 +82,22 @@ class LiveScreen(PlainScreen):
         self._counts[str(event.outcome)] += 1
         self._finished = event.finished
         self._device_s += event.seconds or 0.0
-        if event.value is not None and (self._best is None or event.value < self._best[0]):
+        if event.value is not None and (
+            self._best is None or self._objective.better(event.value, self._best[0])
+        ):
             self._best = event.value, event.number
 
     def _render(self) -> Group:
         table = Table(box=None, pad_edge=False)
-        for name in ("trial", "parameters", "progress", "val loss", "best", "left"):
+        for name in ("trial", "parameters", "progress", self._objective.words, "best", "left"):
             table.add_column(name, no_wrap=name != "parameters")
         for number, row in sorted(self._rows.items()):
             table.add_row(
                 str(number),
                 row.params,
                 ProgressBar(total=row.samples or 1, completed=row.seen, width=16),
-                "" if row.val_loss is None else f"{row.val_loss:.4f}",
-                "" if row.best is None else f"{row.best:.4f}",
+                f"{row.values[-1]:.4f}" if row.values else "",
+                f"{self._objective.best(row.values):.4f}" if row.values else "",
                 row.left,
             )
         return Group(table, Text(self._footer()))

@@ -15,6 +15,7 @@ from hpo.search.events import (
     TrialStarted,
 )
 from hpo.search.ledger.summary import Summary
+from hpo.specs import VAL_LOSS
 
 
 class PlainScreen:
@@ -24,13 +25,14 @@ class PlainScreen:
         self._console = console
         self._trials = trials
         self._ready = False
+        self._objective = VAL_LOSS
 
     def show(self, event: DriverEvent) -> None:
         """Writes a line, if the event is worth one."""
         match event:
             case RunnerReady() if not self._ready:
                 self._ready = True
-                for line in text.base_lines(event.facts):
+                for line in text.base_lines(event.facts, self._objective.words):
                     self._print(line)
             case TrialStarted():
                 again = f" (attempt {event.attempt})" if event.attempt > 1 else ""
@@ -42,6 +44,7 @@ class PlainScreen:
 
     def plan(self, plan: Plan, finished: int | None) -> None:
         """Writes what will be done."""
+        self._objective = plan.spec.objective
         for line in text.plan_lines(plan, finished):
             self._print(line)
 

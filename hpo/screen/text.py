@@ -5,6 +5,7 @@ from typing import Any
 from hpo.plan import Plan
 from hpo.protocol import BaseFacts, Cost
 from hpo.search.events import TrialEnded
+from hpo.search.ledger.diagnosis import DIAGNOSIS
 from hpo.search.ledger.summary import Ranked, Summary
 from hpo.specs import Outcome
 from hpo.units import show_duration, show_size, show_value
@@ -38,12 +39,12 @@ def plan_lines(plan: Plan, finished: int | None) -> list[str]:
     return [*lines, *plan.notes]
 
 
-def base_lines(facts: BaseFacts) -> list[str]:
+def base_lines(facts: BaseFacts, objective: str) -> list[str]:
     """What the first runner found."""
     lines = [f"base loaded on {facts.device}: {facts.base_parameters:,} parameters, frozen"]
     lines += [f"  verified: {check}" for check in facts.checks]
     if facts.zero_shot is not None:
-        lines.append(f"  zero-shot val loss {facts.zero_shot:.4f}")
+        lines.append(f"  zero-shot {objective} {facts.zero_shot:.4f}")
     return lines
 
 
@@ -51,7 +52,7 @@ def ended_line(event: TrialEnded, trials: int) -> str:
     """How a trial ended."""
     took = f" in {show_duration(event.seconds)}" if event.seconds is not None else ""
     result = (
-        f"val loss {event.value:.4f}"
+        event.reason
         if event.outcome == Outcome.COMPLETE and event.value is not None
         else f"{event.outcome}: {event.reason}"
     )
@@ -90,10 +91,20 @@ def summary_lines(summary: Summary, commands: list[str], verdict: str) -> list[s
     ]
     if summary.best:
         lines.append("best configurations:")
-        lines += [f"  {_ranked(place, row)}" for place, row in enumerate(summary.best, 1)]
+        lines += [
+            f"  {_ranked(summary.objective, place, row)}"
+            for place, row in enumerate(summary.best, 1)
+        ]
         lines.append(_against_zero_shot(summary))
-        best = summary.best[0].number
-        lines.append(f"adapter and curve of the best: {summary.folder}/trial-{best:05d}/")
+        best = summary.best[0]
+        if best.diagnosis:
+            lines.append(f"  its curve: {best.diagnosis}")
+        lines.append(f"adapter and curve of the best: {summary.folder}/trial-{best.number:05d}/")
+    if summary.diagnoses:
+        counts = ", ".join(f"{count} {kind}" for kind, count in summary.diagnoses.items())
+        lines.append(f"curves: {counts}; each trial's attribute `{DIAGNOSIS}` says what to try")
+    if summary.copy:
+        lines.append(f"the study as one SQLite file: {summary.copy}")
     for failure in summary.failures:
         numbers = ", ".join(str(n) for n in failure.numbers[:SHOWN_NUMBERS])
         more = ", ..." if failure.count > SHOWN_NUMBERS else ""
@@ -111,14 +122,16 @@ def _by_outcome(summary: Summary) -> str:
     return f": {shown}" if len(parts) > 1 else ""
 
 
-def _ranked(place: int, row: Ranked) -> str:
+def _ranked(name: str, place: int, row: Ranked) -> str:
     cost = f", {show_duration(row.seconds)}" if row.seconds is not None else ""
-    return f"{place}. val loss {row.val_loss:.4f}  trial {row.number}{cost}: {params(row.params)}"
+    return f"{place}. {name} {row.value:.4f}  trial {row.number}{cost}: {params(row.params)}"
 
 
 def _against_zero_shot(summary: Summary) -> str:
-    best = summary.best[0].val_loss
+    best = f"best {summary.objective} {summary.best[0].value:.4f}"
     if summary.zero_shot is None:
-        return f"best val loss {best:.4f}"
-    change = 100 * (best / summary.zero_shot - 1)
-    return f"best val loss {best:.4f} against {summary.zero_shot:.4f} zero-shot ({change:+.0f}%)"
+        return best
+    if not summary.zero_shot:
+        return f"{best} against 0 zero-shot"
+    change = 100 * (summary.best[0].value / summary.zero_shot - 1)
+    return f"{best} against {summary.zero_shot:.4f} zero-shot ({change:+.0f}%)"

@@ -110,7 +110,9 @@ class Driver:
 
     def _listen(self) -> None:
         """Hears what runners say: signs of life count now, the rest in its turn."""
-        for slot, event in self._pool.poll(POLL_S):
+        found = self._pool.poll(POLL_S)
+        self._trials.share_time()
+        for slot, event in found:
             self._trials.hear(slot, event)
             self._backlog.append((slot, event))
 
@@ -127,6 +129,7 @@ class Driver:
         """Everything that needs the database; leases first, as one that is lost ends a trial."""
         self._look()
         self._handle_backlog()
+        self._trials.end_stranded()
         idle = bool(self.reason) or self._fill()
         self._trials.sweep()
         self._complete = idle and not self._trials.live and self._ledger.is_complete()
@@ -155,14 +158,16 @@ class Driver:
         self._next_look = time.monotonic() + min(every, left_s)
 
     def _fill(self) -> bool:
-        """Gives every idle runner a trial; whether there was none for one of them."""
-        for slot in self._pool.slots:
-            if slot.idle and time.monotonic() >= max(self._next_ask, self._trials.rest_until):
+        """Fills the runners that have room; whether there was no trial for one of them."""
+        for slot in self._pool.emptiest_first():
+            if time.monotonic() >= max(self._next_ask, self._trials.rest_until):
+                device = slot.facts.device if slot.facts else ""
+                seen = self._ledger.observations(device, besides=slot.told)
                 asked = self._ledger.ask()
                 if asked is None:
                     self._next_ask = time.monotonic() + ASK_AGAIN_S
                     return True
-                self._trials.start(slot, asked)
+                self._trials.start(slot, asked, seen)
         return False
 
     def _hand_over(self, interrupt: Interrupt) -> None:
@@ -193,4 +198,3 @@ class Driver:
         reason = "handed back when its driver ended, without an answer of its runner"
         for live in list(self._trials.live.values()):
             self._trials.end(live, live.ending or Ending(outcome=Outcome.PREEMPTED, reason=reason))
-        self._trials.sweep(now=True)

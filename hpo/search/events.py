@@ -43,6 +43,9 @@ class TrialEvaluated:
     number: int
     samples_seen: int
     val_loss: float
+    metrics: dict[str, float]
+    value: float
+    """Of the objective."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from hpo.search.database.leases import Sign
 from hpo.search.ledger.admission import Asked
 from hpo.search.ledger.endings import Ending
 from hpo.search.runners.pool import Slot
-from hpo.specs import Outcome
+from hpo.specs import VAL_LOSS, Objective, Outcome
 
 
 @dataclass(kw_only=True)
@@ -18,15 +18,21 @@ class Live:
 
     asked: Asked
     slot: Slot
+    objective: Objective = VAL_LOSS
     began: float = field(default_factory=time.monotonic)
     last_sign: float = field(default_factory=time.monotonic)
     told_sign: float = 0.0
     """The sign of life that the lease was last renewed for."""
+    neighbours_s: float = 0.0
+    """How much of the time since it began was that of other trials on its runner."""
     earlier_s: float = 0.0
     """What earlier attempts took, up to the checkpoint that it went on from."""
     samples_seen: int = 0
     checkpoint_at: int = 0
-    best: float = float("inf")
+    values: list[float] = field(default_factory=list)
+    """Of the objective, at the eval points so far."""
+    curve: dict[int, float] = field(default_factory=dict)
+    """Val loss by samples seen, as far as it was reported."""
     ending: Ending | None = None
     """Decided, but the runner has not said yet that it stopped."""
     ended: float | None = None
@@ -43,16 +49,21 @@ class Live:
                 self.earlier_s = event.seconds
             case Evaluated():
                 self.samples_seen = max(self.samples_seen, event.point.samples_seen)
-                self.best = min(self.best, event.point.val_loss)
+                self.values.append(self.objective.of(event.point))
             case Checkpointed():
                 self.checkpoint_at = event.samples_seen
             case Finished():
                 self.ended = self.last_sign
 
     @property
+    def best(self) -> float:
+        """The best value of the objective so far."""
+        return self.objective.best(self.values)
+
+    @property
     def device_seconds(self) -> float:
-        """What this attempt has taken of its device."""
-        return (self.ended or time.monotonic()) - self.began
+        """What this attempt has taken of its device; trials on one runner share its time."""
+        return (self.ended or time.monotonic()) - self.began - self.neighbours_s
 
     def sign(self) -> Sign:
         """What to write into its lease; alive if it got on since this was last told."""

@@ -24,7 +24,7 @@ from hpo.search.ledger.outcomes import CONSEQUENCES
 from hpo.search.live import Live
 from hpo.search.runners.pool import Pool, Slot
 from hpo.search.runners.process import Death
-from hpo.specs import Outcome, TrialOrder
+from hpo.specs import Observation, Outcome, TrialOrder
 
 
 class Trials:
@@ -37,13 +37,14 @@ class Trials:
         """By Optuna's number."""
         self.breaker = Breaker()
         self._sweep_now = False
+        self._shared_until = time.monotonic()
         self.rest_until = 0.0
         """When to start the next one: not at once after a full disk."""
 
-    def start(self, slot: Slot, asked: Asked) -> None:
-        """Puts a trial on an idle runner."""
+    def start(self, slot: Slot, asked: Asked, seen: dict[int, Observation]) -> None:
+        """Puts a trial on a runner that has room, with what the trials in `seen` have shown."""
         number = asked.number
-        self.live[number] = Live(asked=asked, slot=slot)
+        self.live[number] = Live(asked=asked, slot=slot, objective=self._ledger.objective)
         self._pool.run(
             slot,
             TrialOrder(
@@ -54,26 +55,39 @@ class Trials:
                 folder=str(self._keeper.folder(number)),
                 earlier=tuple(str(self._keeper.folder(n)) for n in asked.earlier),
                 checkpoints=self._keeper.has_room,
+                alone=asked.alone,
             ),
+            seen,
         )
         self._show(
             TrialStarted(
                 number=number,
                 runner=slot.index,
-                params=asked.config.model_dump(),
+                params=asked.config.model_dump(exclude_unset=True),
                 attempt=asked.attempt,
             )
         )
 
     def hear(self, slot: Slot, event: Event | Death) -> None:
         """Takes a sign of life at once; it needs no database."""
-        live = self.live.get(slot.trial) if slot.trial is not None else None
-        if live is None:
-            return
         if isinstance(event, Death):
-            live.ended = time.monotonic()
-        else:
-            live.note(event)
+            for live in self._on(slot):
+                live.ended = live.ended or time.monotonic()
+        elif (number := getattr(event, "number", None)) in slot.trials and number in self.live:
+            self.live[number].note(event)
+
+    def share_time(self) -> None:
+        """Divides what has passed since the last call among the trials of each runner."""
+        now = time.monotonic()
+        passed, self._shared_until = now - self._shared_until, now
+        for live in self.live.values():
+            if live.ended is None:
+                sharing = max(1, sum(one.ended is None for one in self._on(live.slot)))
+                live.neighbours_s += min(passed, now - live.began) * (sharing - 1) / sharing
+
+    def _on(self, slot: Slot) -> list[Live]:
+        """The trials on a slot."""
+        return [self.live[number] for number in sorted(slot.trials) if number in self.live]
 
     def handle(self, slot: Slot, event: Event | Death) -> None:
         """Does what follows from an event; those of trials that are not live are void."""
@@ -100,10 +114,15 @@ class Trials:
         if live.ending is not None and live.ending.outcome != Outcome.PREEMPTED:
             return
         point = event.point
+        live.curve[point.samples_seen] = point.val_loss
         ending = self._ledger.report(live.asked, point, replayed=event.replayed)
         self._show(
             TrialEvaluated(
-                number=event.number, samples_seen=point.samples_seen, val_loss=point.val_loss
+                number=event.number,
+                samples_seen=point.samples_seen,
+                val_loss=point.val_loss,
+                metrics=point.metrics,
+                value=self._ledger.objective.of(point),
             )
         )
         if ending is not None and live.ending is None:
@@ -112,22 +131,24 @@ class Trials:
     def stop(self, live: Live, ending: Ending, *, checkpoint: bool = False) -> None:
         """Asks a trial's runner to stop it; it ends so, whatever its runner says then."""
         live.ending = ending
-        if live.slot.trial == live.asked.number:
-            self._pool.stop(live.slot, checkpoint=checkpoint)
+        if live.asked.number in live.slot.trials:
+            self._pool.stop(live.slot, live.asked.number, checkpoint=checkpoint)
 
     def _finished(self, live: Live, event: Finished) -> None:
         facts = live.slot.facts
         capacity = facts.memory_capacity_bytes if facts else None
-        self.end(live, of_finished(event, live.ending, best=live.best, capacity_bytes=capacity))
-        self._pool.release(live.slot, clean=event.clean)
+        best = self._ledger.objective.words, live.best
+        self.end(live, of_finished(event, live.ending, best=best, capacity_bytes=capacity))
+        self._pool.release(live.slot, event.number, clean=event.clean)
 
     def _died(self, slot: Slot, death: Death) -> None:
         if not slot.dead:
             return  # replaced already
-        live = self.live.get(slot.trial) if slot.trial is not None else None
-        if live is not None:
+        beside = len(slot.trials) - 1
+        for live in self._on(slot):
             killed_before = Outcome.KILLED.value in live.asked.spent
-            self.end(live, live.ending or of_death(death, killed_before=killed_before))
+            ending = of_death(death, killed_before=killed_before, beside=beside)
+            self.end(live, live.ending or ending)
         replaced = "and is replaced" if self._pool.replace(slot) else "and is not replaced"
         self.say(f"runner {slot.index} died ({death.how}) {replaced}")
 
@@ -139,6 +160,7 @@ class Trials:
             ending,
             device_seconds=live.device_seconds,
             environment=_environment(live.slot),
+            curve=live.curve,
         )
         finished = self._ledger.finished()
         del self.live[number]
@@ -152,7 +174,7 @@ class Trials:
                 value=ending.value,
                 seconds=ending.stats.seconds if ending.stats else None,
                 finished=finished,
-                params=live.asked.config.model_dump(),
+                params=live.asked.config.model_dump(exclude_unset=True),
             )
         )
         rest_until = time.monotonic() + CONSEQUENCES[ending.outcome].pause_s
@@ -163,17 +185,32 @@ class Trials:
         """Tells leases of progress; a trial that is another's by now is dropped at once."""
         told = {number: live.last_sign for number, live in self.live.items()}
         signs = {live.asked.trial_id: live.sign() for live in self.live.values()}
-        lost = self._ledger.renew(signs)
+        lost = self._ledger.leases.renew(signs)
         for number, live in list(self.live.items()):
             live.told_sign = told[number]
             if live.asked.trial_id in lost:
                 del self.live[number]
-                self._pool.replace(live.slot)
+                self._free(live)
                 self.say(f"trial {number}: its lease was lost, it goes on elsewhere")
 
-    def sweep(self, *, now: bool = False) -> None:
+    def _free(self, lost: Live) -> None:
+        """Ends the runner of a trial that is another's by now; its neighbours are handed back."""
+        reason = "its runner was ended, as a trial beside it had lost its lease"
+        for live in self._on(lost.slot):
+            live.ending = live.ending or Ending(outcome=Outcome.PREEMPTED, reason=reason)
+            live.ended = live.ended or time.monotonic()
+        if lost.asked.number in lost.slot.trials:
+            self._pool.replace(lost.slot)
+
+    def end_stranded(self) -> None:
+        """Ends trials whose runner is there no more."""
+        for number, live in list(self.live.items()):
+            if live.ending is not None and number not in live.slot.trials:
+                self.end(live, live.ending)
+
+    def sweep(self) -> None:
         """Removes from disk what no trial of the study needs; at once if the disk was full."""
-        self.say(self._keeper.sweep(self._ledger.trials, now=now or self._sweep_now))
+        self.say(self._keeper.sweep(self._ledger.trials, now=self._sweep_now))
         self._sweep_now = False
 
     def say(self, text: str) -> None:

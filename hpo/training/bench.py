@@ -5,27 +5,33 @@ import os
 import platform
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch.utils import deterministic
 
 import hpo
-from hpo.data import read_examples
+from hpo.data import Examples, read_examples
 from hpo.errors import HpoError, MissingError
 from hpo.protocol import BaseFacts, Setup
-from hpo.specs import TrialConfig, TrialOrder
-from hpo.training.evaluate import val_loss
-from hpo.training.finite import NonFiniteError
-from hpo.training.footprint import Footprint, measure
-from hpo.training.lora import LoraBase
-from hpo.training.memory import MemoryGauge
-from hpo.training.tasks import Task, load_task
-from hpo.training.trial import Bench, new_adapter
+from hpo.specs import Objective
+from hpo.training.base.features import build
+from hpo.training.base.forward import Forward, alone, compute
+from hpo.training.base.lora import LoraBase
+from hpo.training.base.losses import NonFiniteError
+from hpo.training.memory.gauge import MemoryGauge
+from hpo.training.memory.prediction import MemoryModel
+from hpo.training.memory.probe import count, one_row_order
+from hpo.training.tasks import Source, Task, load_task
+from hpo.training.trial.evaluate import evaluate
+from hpo.training.trial.trial import Bench, new_adapter
 
 BASE_DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "float16": torch.float16}
 ADAPTER_DTYPES = {"float32": torch.float32, "bf16": torch.float32, "float16": torch.float16}
-CACHE_BYTES = 512 << 20  # of preprocessed images; an eighth of a memory limit
+CACHE_BYTES = 512 << 20  # of preprocessed images
+CACHE_SHARE = 8  # part of a memory limit that a cache may take is one in so many
+FREE_SHARE = 0.1  # of a GPU's free memory that outputs of the prefix may take
 
 
 def seed_everything(seed: int) -> None:
@@ -62,31 +68,38 @@ def set_up(setup: Setup) -> tuple[Bench, BaseFacts]:
     study = setup.study
     torch.set_num_threads(1)  # two threads on a busy core wait for each other at every step
     seed_everything(study.search.seed)
+    torch.set_float32_matmul_precision("high" if study.model.tf32 else "highest")
     device = pick_device(gpu=setup.gpu)
     gauge = MemoryGauge(device, setup.memory_limit_bytes)
     examples = read_examples(study.data)
-    task = load_task(
-        study,
+    source = Source(
+        model=study.model,
+        data=study.data,
+        examples=examples,
         device=device,
         dtype=BASE_DTYPES[study.model.precision],
-        cache_bytes=min(CACHE_BYTES, (setup.memory_limit_bytes or CACHE_BYTES * 8) // 8),
+        cache_bytes=_share(setup, CACHE_BYTES),
     )
+    task = load_task(study.task, source)
+    _hold_objective(study.objective, task)
     base_parameters = sum(p.numel() for p in task.model.parameters())
-    base = LoraBase(task.model, task.target_pattern)
+    train, val = task.encode(examples.train), task.encode(examples.val)
+    base = LoraBase(task.model, task.target_pattern, head=task.head, longest=task.longest)
     bench = Bench(
         study=study,
         task=task,
         base=base,
-        train=task.encode(examples.train),
-        val=task.encode(examples.val),
+        train=train,
+        val=val,
         device=device,
         adapter_dtype=ADAPTER_DTYPES[study.model.precision],
         gauge=gauge,
-        footprint=Footprint(),
+        memory=MemoryModel(),
     )
-    checks = verify(task, base)
+    checks = [*verify(task, base), cache_features(bench, examples, setup)]
     zero_shot = _zero_shot(bench) if setup.zero_shot else None
-    bench = replace(bench, footprint=warm_up(bench))
+    warm_up(bench)
+    bench = replace(bench, memory=memory_model(bench))
     gauge.mark_baseline()
     facts = BaseFacts(
         device=device_name(device),
@@ -102,52 +115,96 @@ def set_up(setup: Setup) -> tuple[Bench, BaseFacts]:
     return bench, facts
 
 
+def cache_features(bench: Bench, examples: Examples, setup: Setup) -> str:
+    """Computes the frozen prefix once for all images, where no adapter touches it; says so."""
+    task, limits = bench.task, setup.study.limits
+    if task.prefix is None:
+        return "no part of the base goes first for all trials alike: nothing is cached"
+    if bench.base.touches(task.prefix) or limits.cache_gb == 0:
+        return f"the {task.prefix} is computed at every step"
+    features = build(
+        task.frozen_prefix(),
+        [*examples.train, *examples.val],
+        folder=Path(setup.cache_dir) if setup.cache_dir else None,
+        limit_bytes=_share(setup, int(limits.cache_gb * (1 << 30))),
+    )
+    if features is None:
+        why = "its outputs exceed limits.cache_gb, or no image can be read"
+        return f"the {task.prefix} is computed at every step: {why}"
+    if bench.device.type == "cuda" and features.values.nbytes < FREE_SHARE * _free(bench.device):
+        features.values = features.values.to(bench.device)
+    task.use(features)
+    return f"{len(features.index)} images went through the {task.prefix} once for all trials"
+
+
+def _share(setup: Setup, most_bytes: int) -> int:
+    """What a cache may take: under a memory limit, a part of it at most."""
+    if setup.memory_limit_bytes is None:
+        return most_bytes
+    return min(most_bytes, setup.memory_limit_bytes // CACHE_SHARE)
+
+
+def _free(device: torch.device) -> int:
+    """Bytes of a GPU's memory that nobody holds."""
+    return torch.cuda.mem_get_info(device)[0]
+
+
 def verify(task: Task, base: LoraBase) -> list[str]:
     """Holds that the base is frozen and adapters lie in their scope only; says what held."""
-    outside = [name for name in base.names if task.target_scope not in name.split(".")]
+    scope = task.target_scope
+    outside = [name for name in base.names if scope and scope not in name.split(".")]
     if outside:
         raise HpoError(f"adapters outside {task.target_scope}: {outside[0]}")
     if any(p.requires_grad for p in task.model.parameters()):
         raise HpoError("the base is not frozen: a parameter of it requires a gradient")
-    adapted = f"{2 * len(base.names)} LoRA tensors, all in the {task.target_scope}, base frozen"
+    where = f"all in the {scope}" if scope else f"from {base.names[0]} to {base.names[-1]}"
+    head = f", {task.head} trained as a whole" if task.head else ""
+    adapted = f"{2 * len(base.names)} LoRA tensors, {where}{head}, base frozen"
     return [adapted, *task.verify()]
 
 
-def warm_up(bench: Bench) -> Footprint:
-    """One step on the longest row, thrown away: shows what it keeps, and that gradients flow.
+def _hold_objective(objective: Objective, task: Task) -> None:
+    if objective.metric not in ("val_loss", *task.metrics):
+        raise MissingError(
+            f"objective.metric = {objective.metric!r}: this task does not measure it; use "
+            f"{' or '.join(('val_loss', *task.metrics))}"
+        )
+
+
+def warm_up(bench: Bench) -> None:
+    """One step on the longest row, thrown away: shows that gradients flow where they should.
 
     What libraries keep for ever after their first step belongs to the memory baseline.
 
     Raises:
-        HpoError: the adapter gets no gradient, or the base does.
+        HpoError: the adapter gets no gradient.
     """
-    order = TrialOrder(
-        number=0,
-        seed_number=0,
-        folder="",
-        config=TrialConfig(learning_rate=1.0, lora_r=1, lora_alpha=1.0, batch_size=1),
-    )
-    adapter = new_adapter(bench, order)
-    bench.base.attach(adapter)
-    batch = bench.task.collate([max(bench.train, key=lambda row: row.length)])
-    try:
-        loss, footprint = measure(bench.task.model, lambda: bench.task.token_losses(batch)[0].sum())
-        torch.autograd.backward(loss)
-    except NonFiniteError:
-        return Footprint()  # trials will say so, each with step and place
-    finally:
-        bench.base.attach(None)
+    adapter = new_adapter(bench, one_row_order())
+    row = max(bench.train, key=lambda row: row.length)
+    asked = Forward(rows=[row], adapter=adapter, learns=True, targets=row.targets)
+    losses = compute(bench.task, bench.base, [asked])[0]
+    if not bool(torch.isfinite(losses.rows).all()):
+        return  # trials will say so, each with step and place
     if adapter.flat.grad is None or not bool(adapter.flat.grad.any()):
         raise HpoError("the adapter gets no gradient: nothing would be trained")
-    if any(p.grad is not None for p in bench.task.model.parameters()):
-        raise HpoError("the base gets a gradient: it would not stay frozen")
-    return footprint
+
+
+def memory_model(bench: Bench) -> MemoryModel:
+    """What is known of the memory of trials before the first of them."""
+    return MemoryModel(
+        footprint=count(bench),
+        capacity_bytes=bench.gauge.capacity_bytes,
+        parameter_bytes=bench.adapter_dtype.itemsize,
+        exact_peaks=bench.device.type == "cuda",
+    )
 
 
 def _zero_shot(bench: Bench) -> float | None:
-    """Val loss of the base alone; None where its precision gives no finite one."""
+    """The objective of the base alone; None where its precision gives no finite one."""
     try:
-        return val_loss(bench.task, bench.val, bench.study.trial.eval_batch_size)
+        work = evaluate(bench.task, bench.val, None, bench.study.trial.eval_batch_size)
+        found = alone(bench.task, bench.base, work)
+        return None if found is None else bench.study.objective.of(found)
     except NonFiniteError:
         return None
 

@@ -2,13 +2,13 @@
 
 import time
 
-import torch
-
 from hpo.protocol import Cost
 from hpo.specs import TrialConfig, TrialOrder
-from hpo.training.batches import train_batches
-from hpo.training.faults import classify
-from hpo.training.trial import Bench, Run, new_adapter
+from hpo.training.base.forward import compute
+from hpo.training.trial.batches import train_batches
+from hpo.training.trial.faults import classify
+from hpo.training.trial.loop import learning
+from hpo.training.trial.trial import Bench, Run, new_adapter
 
 
 def cost(bench: Bench, config: TrialConfig) -> Cost:
@@ -16,22 +16,19 @@ def cost(bench: Bench, config: TrialConfig) -> Cost:
     order = TrialOrder(number=0, seed_number=0, config=config, folder="")
     run = Run(bench=bench, order=order, adapter=new_adapter(bench, order))
     bench.gauge.reset_peak()
-    bench.base.attach(run.adapter)
     step_s, problem = 0.0, None
     try:
         for _ in range(2):  # the first pass warms up
             step_s = _timed_step(run)
     except Exception as error:  # whatever it is, the other configurations are still of interest
         problem = classify(bench, order, run, error).reason
-    finally:
-        bench.base.attach(None)
     spec = bench.study.trial
     evals = len(spec.eval_grid(run.samples))
     eval_steps = -(-len(bench.val) // spec.eval_batch_size) * evals
     scale = spec.eval_batch_size / config.batch_size / 3  # a forward is a third of a step
     return Cost(
         config=config,
-        trainable_parameters=bench.base.trainable(config.lora_r),
+        trainable_parameters=bench.base.trainable(config.lora_r, config.last_n),
         steps=run.steps,
         samples=run.samples,
         seconds=round(step_s * (run.steps + eval_steps * scale), 1),
@@ -45,10 +42,8 @@ def _timed_step(run: Run) -> float:
         run.bench.train, batch_size=run.order.config.batch_size, epochs=1, seed=(0, 0)
     )
     rows = [run.bench.train[i] for i in next(batches)]
-    batch = run.bench.task.collate(rows)
     began = time.monotonic()
-    run.adapter.refresh()
-    losses, tokens = run.bench.task.token_losses(batch)
-    torch.autograd.backward(losses.sum() / tokens.sum())
+    for asked in learning(run, rows):
+        compute(run.bench.task, run.bench.base, [asked])[0].check()
     run.adapter.flat.grad = None
     return time.monotonic() - began

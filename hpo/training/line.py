@@ -22,7 +22,7 @@ from hpo.protocol import (
 )
 from hpo.specs import EvalPoint, Spec
 from hpo.training.fence import Fence
-from hpo.training.trial import Listener
+from hpo.training.trial.trial import Listener
 
 PROGRESS_EVERY_S = 0.5
 DRIVER_GONE = 3
@@ -52,9 +52,12 @@ class Line:
         sys.stderr.flush()
         os._exit(DRIVER_GONE)  # end of file: nobody is left to train for
 
-    def next(self) -> Command:
-        """Waits for a command; Stop never shows up here."""
-        return self._commands.get()
+    def next(self, *, wait: bool = True) -> Command | None:
+        """The next command, None if there is none and it is not to wait; never Stop."""
+        try:
+            return self._commands.get(block=wait)
+        except queue.Empty:
+            return None
 
     def stop(self, number: int) -> Stop | None:
         """The driver's request to stop this trial, once it has come."""

@@ -1,7 +1,7 @@
 """The child process: `python -m hpo.training.runner`, speaking `hpo.protocol` over its pipes.
 
-Holds the frozen base and trains one trial after the other. Knows no study in a database, and may
-be killed at any moment: whatever it has not said is lost, and nothing else.
+Holds the frozen base and trains one trial or several at a time. Knows no study in a database, and
+may be killed at any moment: whatever it has not said is lost, and nothing else.
 """
 
 import gc
@@ -14,7 +14,6 @@ from hpo.errors import HpoError
 from hpo.protocol import (
     CRASHED,
     OUT_OF_MEMORY,
-    Finished,
     Inspect,
     Inspected,
     Quit,
@@ -23,14 +22,14 @@ from hpo.protocol import (
     Setup,
     SetupFailed,
 )
-from hpo.specs import TrialOrder
-from hpo.training.attempt import attempt
 from hpo.training.bench import set_up
 from hpo.training.fence import Fence
 from hpo.training.inspect import cost
+from hpo.training.lanes import Lanes, choose_lanes
 from hpo.training.line import Line, TrialVoice
-from hpo.training.memory import is_out_of_memory
-from hpo.training.trial import Bench
+from hpo.training.memory.gauge import is_out_of_memory
+from hpo.training.pack import Pack
+from hpo.training.trial.trial import Bench
 
 DRIVERS_SIGNALS = (
     signal.SIGINT,
@@ -46,7 +45,7 @@ def serve(line: Line) -> None:
     """Sets up, then answers commands until told to quit."""
     setup = line.next()
     if not isinstance(setup, Setup):
-        raise TypeError(f"the first command must be a setup, got {setup.kind}")
+        raise TypeError(f"the first command must be a setup, got {setup!r}")
     try:
         bench, facts = set_up(setup)
     except HpoError as error:
@@ -56,24 +55,33 @@ def serve(line: Line) -> None:
         line.send(SetupFailed(message=_setup_message(error)))
         traceback.print_exc()  # last: where memory is short, it may fail itself
         return
+    lanes = choose_lanes(bench, setup.pack)
     gc.freeze()  # base and libraries stay: the collection after every trial need not walk them
-    line.send(Ready(facts=facts))
+    line.send(Ready(facts=facts.model_copy(update={"lanes": lanes.count})))
     fence = Fence(setup.study.limits.hang_seconds)
-    while not isinstance(command := line.next(), Quit):
+    _answer(line, bench, lanes, fence)
+
+
+def _answer(line: Line, bench: Bench, lanes: Lanes, fence: Fence) -> None:
+    """Takes commands between forward passes until told to quit; no more trials than lanes."""
+    pack = Pack(bench, rows=lanes.rows)
+    while True:
+        command = line.next(wait=pack.size == 0) if pack.size < lanes.count else None
         match command:
-            case Run():
-                line.send(_train(line, bench, command.order, fence))
+            case Quit():
+                return
+            case Run(order=order):
+                fence.sign()
+                bench.memory.learn(*command.observations)
+                pack.start(order, TrialVoice(line, order.number, fence).listener())
             case Inspect():
                 costs = tuple(cost(bench, config) for config in command.configs)
                 line.send(Inspected(costs=costs))
-
-
-def _train(line: Line, bench: Bench, order: TrialOrder, fence: Fence) -> Finished:
-    fence.sign()
-    finished = attempt(bench, order, TrialVoice(line, order.number, fence).listener())
-    fence.check()
-    fence.rest()
-    return finished
+        for finished in pack.round():
+            fence.check()
+            line.send(finished)
+        if pack.size == 0:
+            fence.rest()
 
 
 def _setup_message(error: Exception) -> str:

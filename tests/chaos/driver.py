@@ -16,8 +16,8 @@ class Driver:
 
     def __init__(self, index: int, words: list[str], environment: dict[str, str], log: Path):
         self.index = index
-        self.trial: int | None = None
-        """The trial on its runner."""
+        self._live: list[int] = []
+        """Trials on its runner, the latest last."""
         self.points = 0
         """Eval points of that trial, as far as they are told."""
         self.fresh = False
@@ -33,6 +33,11 @@ class Driver:
         self.exits: Counter[int] = Counter()
         self._words, self._environment, self._log = words, environment, log
         self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def trial(self) -> int | None:
+        """The latest trial on its runner."""
+        return self._live[-1] if self._live else None
 
     @property
     def pid(self) -> int:
@@ -68,7 +73,8 @@ class Driver:
                 log.flush()
                 self._heed(line)
         code = await self._process.wait()
-        self._process, self.trial, self.leaving = None, None, False
+        self._process, self.leaving = None, False
+        self._live.clear()
         self.exits[code] += 1
         return code
 
@@ -81,12 +87,13 @@ class Driver:
             case "runner_ready":
                 self.fresh = True
             case "trial_started":
-                self.trial, self.points = said["number"], 0
+                self._live.append(said["number"])
+                self.points = 0
             case "trial_evaluated":
                 self.points += 1
                 self.fresh = False
             case "trial_ended":
-                self.trial = None
+                self._live = [number for number in self._live if number != said["number"]]
                 self.finished = max(self.finished, said["finished"])
             case "error":
                 self.error = said["message"]

@@ -27,6 +27,8 @@ class Evidence:
 
     spec: StudySpec
     grid: tuple[int, ...]
+    pack: int
+    """Trials at a time on a runner: with several, losses repeat to rounding only."""
     trials: tuple[FrozenTrial, ...]
     leases: int
     usage: Counter[str]
@@ -58,6 +60,7 @@ def gather(world: World, *, injected: int, planned: int) -> Evidence:
     return Evidence(
         spec=spec,
         grid=tuple(spec.trial.eval_grid(samples)),
+        pack=world.pack,
         trials=tuple(opened.get_trials()),
         leases=leases,
         usage=usage,

@@ -10,7 +10,7 @@ import signal
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
-from hpo.data import read_examples
+from hpo.protocol import CHECKPOINT
 from tests.chaos import study
 from tests.chaos.driver import Driver
 from tests.chaos.plan import Draw
@@ -19,7 +19,6 @@ from tests.chaos.world import Fits, World
 
 Striking = AsyncGenerator[str, None]
 Fault = Callable[[World, Draw], Striking]
-CHECKPOINT = "checkpoint.safetensors"
 BLOCK = b"\0" * 4096
 
 
@@ -162,7 +161,7 @@ def _damage(path: Path, how: str) -> None:
 
 async def deleted_image(world: World, draw: Draw) -> Striking:
     """Takes an image of the val set away when a fresh runner is about to read it."""
-    image = world.folder / "data" / "images" / read_examples(world.spec.data).val[0].name
+    image = world.val_image
     away, seconds = world.folder / image.name, draw.of(1, 4)
     victim = await world.pick(draw)
     os.kill(_runner(victim), signal.SIGKILL)

@@ -9,7 +9,6 @@ from tests.chaos.plan import MIN_PAUSE_S, Draw
 from tests.chaos.processes import kill_all
 from tests.chaos.world import World
 
-SHARE = 0.8  # of the trials, by when all faults should have come
 PATIENCE_S = 120.0  # how long a fault may wait for something to hit
 AFTERWARDS_S = 0.5
 STUCK_S = 240.0  # without a finished trial or a fault
@@ -60,7 +59,8 @@ class Run:
 
     def _is_due(self, draw: Draw) -> bool:
         """After its pause, or the shortest one where the study is ahead of the plan."""
-        ahead = self._world.finished >= draw.index * SHARE * self._world.trials / len(self._plan)
+        before = self._world.trials - self._world.reserve
+        ahead = self._world.finished >= draw.index * before / len(self._plan)
         pause_s = MIN_PAUSE_S if ahead else draw.pause_s
         return time.monotonic() - self._struck_at >= pause_s
 

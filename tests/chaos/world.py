@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import optuna
 from optuna.storages import RDBStorage
 from sqlalchemy import NullPool
 
+from hpo.data import read_examples
 from hpo.entry import BUG
 from hpo.specs import StudySpec
 from tests.chaos import study
@@ -35,9 +37,13 @@ AFTERMATH_S = 15.0  # how long a driver may still stumble over what was mended
 class World:
     """One chaos run: its drivers, and what is broken at the moment."""
 
-    def __init__(self, folder: Path, base: Database, *, drivers: int, trials: int, seed: int):
+    def __init__(
+        self, folder: Path, base: Database, *, drivers: int, trials: int, seed: int, pack: int
+    ):
         self.folder, self.database = folder, base
-        self.trials, self.seed = trials, seed
+        self.trials, self.seed, self.pack = trials, seed, pack
+        self.reserve = 0
+        """Trials left when the last fault is due, so that it still finds something to hit."""
         self.runs = folder / "runs"
         self.mark = uuid.uuid4().hex
         self.small_disk = False
@@ -52,6 +58,11 @@ class World:
     def spec(self) -> StudySpec:
         """The study as its drivers see it."""
         return study.load(self.folder, trials=self.trials, seed=self.seed)
+
+    @cached_property
+    def val_image(self) -> Path:
+        """An image of the val set; asked for first while all images are there."""
+        return self.folder / "data" / "images" / read_examples(self.spec.data).val[0].name
 
     @property
     def finished(self) -> int:
@@ -107,7 +118,8 @@ class World:
 
     def _driver(self, index: int) -> Driver:
         words = [
-            *(sys.executable, "-m", "hpo.run", "--json", "--runners", "1"),
+            *(sys.executable, "-m", "hpo.run", "--json"),
+            *("--runners", "1", "--pack", str(self.pack)),
             *study.options(self.folder, trials=self.trials, seed=self.seed),
             *("--runs-dir", str(self.runs), "--memory-limit", study.MEMORY_LIMIT),
         ]
@@ -122,7 +134,7 @@ class World:
 
 @contextmanager
 def world(
-    storage: str, *, drivers: int, trials: int, seed: int, keep: Path | None
+    storage: str, *, drivers: int, trials: int, seed: int, pack: int, keep: Path | None
 ) -> Iterator[World]:
     """A world that is gone afterwards, whatever happened, but for what is kept of it."""
     with ExitStack() as mess:
@@ -132,7 +144,7 @@ def world(
         base = database(storage, folder)
         mess.callback(base.close)
         base.open()
-        found = World(folder, base, drivers=drivers, trials=trials, seed=seed)
+        found = World(folder, base, drivers=drivers, trials=trials, seed=seed, pack=pack)
         found.runs.mkdir()
         found.small_disk = _mount(found.runs)
         if found.small_disk:

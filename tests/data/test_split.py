@@ -10,7 +10,12 @@ from hpo.data.examples import Example, capped, split
 
 def row(name, group):
     return Example(
-        name=name, group=group, prompt="p", target="t", image=lambda: Image.new("RGB", (1, 1))
+        name=name,
+        group=group,
+        prompt="p",
+        target="t",
+        content=str,
+        image=lambda: Image.new("RGB", (1, 1)),
     )
 
 

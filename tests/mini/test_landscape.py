@@ -5,9 +5,8 @@ import pytest
 from hpo.files import Options, load_study
 from hpo.protocol import Setup
 from hpo.specs import TrialConfig, TrialOrder
-from hpo.training.attempt import attempt
 from hpo.training.bench import set_up
-from tests.training.conftest import Ear
+from tests.training.conftest import Ear, attempt
 
 
 @pytest.fixture(scope="module")

@@ -1,19 +1,26 @@
 """A bench on the embedded base, small enough to train a trial in a second."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from hpo.files import Options, load_study
 from hpo.protocol import Setup, Stop
 from hpo.specs import TrialConfig, TrialOrder
+from hpo.training.base.forward import alone
 from hpo.training.bench import set_up
-from hpo.training.trial import Listener
+from hpo.training.pack import Pack
+from hpo.training.trial.curve import Curve
+from hpo.training.trial.evaluate import evaluate
+from hpo.training.trial.loop import train
+from hpo.training.trial.trial import Listener
 
 SMALL = ("data.samples=40", "trial.epochs=1", "trial.evals=2", "known=[]")
 
 
-def make_bench(*assignments, zero_shot=False):
-    study = load_study("rsicap", Options(scale="mini", assignments=SMALL + assignments))
+def make_bench(*assignments, zero_shot=False, study="rsicap"):
+    study = load_study(study, Options(scale="mini", assignments=SMALL + assignments))
     setup = Setup(study=study, memory_limit_bytes=None, gpu=False, zero_shot=zero_shot)
     return set_up(setup)
 
@@ -49,6 +56,27 @@ def order(tmp_path):
         )
 
     return make
+
+
+def attempt(bench, order, listener):
+    """One trial as a runner trains it that has nothing else to do."""
+    pack = Pack(bench, rows=None)
+    pack.start(order, listener)
+    while not (ended := pack.round()):
+        pass
+    return ended[0]
+
+
+def train_run(run, listener):
+    """Trains a run from where it stands, its curve included."""
+    curve = Curve(Path(run.order.folder), run.curve, listener.fence, run.bench.task.metrics)
+    return alone(run.bench.task, run.bench.base, train(run, curve, listener))
+
+
+def val_loss_of(bench, adapter, batch_size):
+    """Val loss of the bench's validation rows."""
+    work = evaluate(bench.task, bench.val, adapter, batch_size)
+    return alone(bench.task, bench.base, work).val_loss
 
 
 class Ear:

@@ -9,9 +9,8 @@ import pytest
 from hpo.data import Example
 from hpo.errors import DataError
 from hpo.specs import Outcome
-from hpo.training.attempt import attempt
-from hpo.training.curve import COLUMNS
-from tests.training.conftest import make_bench
+from hpo.training.trial.curve import COLUMNS
+from tests.training.conftest import attempt, make_bench, val_loss_of
 
 
 def checksum(model):
@@ -78,11 +77,13 @@ def test_bf16_base_with_fp32_adapter_is_close_to_fp32(bench, order, ear):
     assert rounded.points[-1].val_loss == pytest.approx(exact.points[-1].val_loss, abs=0.02)
 
 
-def test_a_broken_image_is_a_data_error_with_its_name(bench, order, ear):
+def test_a_broken_image_is_a_data_error_with_its_name(order, ear):
+    bench, _ = make_bench("limits.cache_gb=0")
+
     def gone():
         raise DataError("images/P0001_0001.png: the image is gone; restore it")
 
-    example = Example(name="never seen", group="g", prompt="p", target="t", image=gone)
+    example = Example(name="never seen", group="g", prompt="p", target="t", content=str, image=gone)
     broken = replace(bench, train=bench.task.encode([example]) + list(bench.train))
     finished = attempt(broken, order(), ear().listener)
     assert finished.fault.outcome == Outcome.DATA_ERROR
@@ -102,7 +103,5 @@ def test_a_bug_is_a_crash_with_its_traceback(bench, order, ear):
 
 
 def test_zero_shot_is_the_val_loss_of_the_base_alone(bench):
-    from hpo.training.evaluate import val_loss
-
     _, facts = make_bench(zero_shot=True)
-    assert facts.zero_shot == val_loss(bench.task, bench.val, 40)
+    assert facts.zero_shot == val_loss_of(bench, None, 40)

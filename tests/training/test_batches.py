@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from hpo.specs import TrialSpec
-from hpo.training.batches import steps_per_epoch, train_batches
+from hpo.training.trial.batches import steps_per_epoch, train_batches
 
 
 @dataclass

@@ -12,12 +12,25 @@ from transformers import (
 from hpo.data import read_examples
 from hpo.errors import HpoError
 from hpo.mini import CAPTIONER
-from hpo.specs import DataSpec
-from hpo.training.finite import NonFiniteError
+from hpo.specs import DataSpec, ModelSpec
+from hpo.training.base.losses import NonFiniteError
+from hpo.training.tasks import Source
 from hpo.training.tasks.captioning import Captioning
 
 DATA = DataSpec(format="scenes", samples=10)
 CACHE = 64 << 20
+
+
+def source(data):
+    """Where a task comes from that works on these data."""
+    return Source(
+        model=ModelSpec(name="mini"),
+        data=data,
+        examples=read_examples(data),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        cache_bytes=CACHE,
+    )
 
 
 def processor():
@@ -34,7 +47,7 @@ def flan():
     model = InstructBlipForConditionalGeneration.from_pretrained(
         CAPTIONER, dtype=torch.float32, local_files_only=True
     )
-    return Captioning(model, processor(), DATA, CACHE)
+    return Captioning(model, processor(), source(DATA))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +66,7 @@ def vicuna():
     )
     config["text_config"] = text.to_dict()
     model = InstructBlipForConditionalGeneration(InstructBlipConfig.from_dict(config))
-    return Captioning(model, processor(), DATA, CACHE)
+    return Captioning(model, processor(), source(DATA))
 
 
 def test_inputs_are_those_of_the_processor(flan, examples):
@@ -72,12 +85,14 @@ def test_inputs_are_those_of_the_processor(flan, examples):
 @pytest.mark.parametrize("which", ["flan", "vicuna"])
 def test_loss_is_that_of_the_stock_forward_pass(which, examples, request):
     task = request.getfixturevalue(which)
-    batch = task.collate(task.encode(examples[:5]))
+    rows = task.encode(examples[:5])
+    batch = task.collate(rows)
     with torch.no_grad():
-        losses, counts = task.token_losses(batch)
+        losses = task.losses(batch).rows
         stock = task.model(**batch).loss
-    assert losses.shape == counts.shape == (5,)
-    torch.testing.assert_close(losses.sum() / counts.sum(), stock, rtol=0, atol=1e-5)
+    assert losses.shape == (5,)
+    targets = sum(row.targets for row in rows)
+    torch.testing.assert_close(losses.sum() / targets, stock, rtol=0, atol=1e-5)
 
 
 def test_flan_labels_are_caption_and_end_with_padding_masked(flan, examples):
@@ -103,7 +118,7 @@ def test_decoder_only_labels_mask_image_prompt_and_padding(vicuna, examples):
 def test_captions_are_cut_at_max_length_with_their_end(examples):
     short = DATA.model_copy(update={"max_length": 8})
     model = InstructBlipForConditionalGeneration.from_pretrained(CAPTIONER, local_files_only=True)
-    rows = Captioning(model, processor(), short, CACHE).encode(examples[:3])
+    rows = Captioning(model, processor(), source(short)).encode(examples[:3])
     assert [len(row.target) for row in rows] == [8, 8, 8]
     assert all(row.target[-1] == processor().tokenizer.eos_token_id for row in rows)
 
@@ -130,11 +145,11 @@ def test_too_few_image_tokens_are_an_error(flan, examples):
 )
 def test_the_place_of_the_first_nan_is_named(module, where, examples):
     model = InstructBlipForConditionalGeneration.from_pretrained(CAPTIONER, local_files_only=True)
-    task = Captioning(model, processor(), DATA, CACHE)
+    task = Captioning(model, processor(), source(DATA))
     with torch.no_grad():
         next(model.get_submodule(module).parameters()).fill_(float("nan"))
     with pytest.raises(NonFiniteError) as caught:
-        task.token_losses(task.collate(task.encode(examples[:2])))
+        task.losses(task.collate(task.encode(examples[:2]))).check()
     assert caught.value.where == where
 
 
@@ -143,7 +158,7 @@ def test_verification_holds_the_untied_head(flan):
     model = InstructBlipForConditionalGeneration.from_pretrained(CAPTIONER, local_files_only=True)
     model.language_model.lm_head.weight = model.language_model.shared.weight
     with pytest.raises(HpoError, match="tied"):
-        Captioning(model, processor(), DATA, CACHE).verify()
+        Captioning(model, processor(), source(DATA)).verify()
 
 
 def test_the_tokenizer_encodes_any_text():

@@ -10,13 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from hpo.protocol import CHECKPOINT
 from hpo.specs import Outcome
-from hpo.training.attempt import attempt
-from hpo.training.checkpoint import NAME, CheckpointError, restore, save
-from hpo.training.curve import COLUMNS, Curve
-from hpo.training.loop import train
-from hpo.training.trial import Run, new_adapter
-from tests.training.conftest import Ear
+from hpo.training.trial.checkpoint import CheckpointError, restore, save
+from hpo.training.trial.curve import COLUMNS, Curve
+from hpo.training.trial.trial import Run, new_adapter
+from tests.training.conftest import Ear, attempt, train_run
 
 
 def fresh(bench, order):
@@ -43,9 +42,7 @@ def later(order, *earlier, **changes):
 
 def test_it_holds_what_the_run_held(bench, stopped, order):
     run = fresh(bench, later(order))
-    bench.base.attach(run.adapter)
-    train(run, Ear(6).listener)
-    bench.base.attach(None)
+    train_run(run, Ear(6).listener)
     again = fresh(bench, later(order))
     restore(again, Path(stopped.folder))
     ours, theirs = again.optimizer.state[again.adapter.flat], run.optimizer.state[run.adapter.flat]
@@ -63,7 +60,7 @@ def test_it_holds_what_the_run_held(bench, stopped, order):
 
 
 def test_any_flipped_bit_and_any_missing_end_is_found(bench, stopped, order):
-    path, run = Path(stopped.folder, NAME), fresh(bench, later(order))
+    path, run = Path(stopped.folder, CHECKPOINT), fresh(bench, later(order))
     whole = path.read_bytes()
     header = 8 + int.from_bytes(whole[:8], "little")
     places = [*range(0, header, 97), *range(8), *range(header, len(whole), len(whole) // 40)]
@@ -86,7 +83,7 @@ def test_any_flipped_bit_and_any_missing_end_is_found(bench, stopped, order):
 
 def sealed(path, content):
     """Writes content with a checksum that holds."""
-    from hpo.training.checkpoint import SUM, _sum
+    from hpo.training.trial.checkpoint import SUM, _sum
 
     content = bytearray(content)
     start = content.index(SUM) + len(SUM)
@@ -95,7 +92,7 @@ def sealed(path, content):
 
 
 def test_what_is_whole_but_makes_no_sense_is_refused_too(bench, stopped, order):
-    path, run = Path(stopped.folder, NAME), fresh(bench, later(order))
+    path, run = Path(stopped.folder, CHECKPOINT), fresh(bench, later(order))
     tensors, whole = load_file(path), path.read_bytes()
     header = json.loads(whole[8 : 8 + int.from_bytes(whole[:8], "little")])
     metadata = header["__metadata__"] | {"sha256": "0" * 64}
@@ -139,7 +136,7 @@ def test_the_latest_valid_checkpoint_wins(bench, stopped, order, ear):
     gone, broken, old = order(1), order(2), order(3)
     for trial in (broken, old):
         shutil.copytree(stopped.folder, trial.folder)
-    path = Path(broken.folder, NAME)
+    path = Path(broken.folder, CHECKPOINT)
     path.write_bytes(path.read_bytes()[:1000])
     heard = ear()
     attempt(bench, later(order, gone, broken, old), heard.listener)
@@ -149,8 +146,8 @@ def test_the_latest_valid_checkpoint_wins(bench, stopped, order, ear):
 def test_without_any_it_starts_over_and_says_why_for_each(bench, stopped, order, ear):
     gone, broken, strange = order(1), order(2), order(3)
     Path(broken.folder).mkdir()
-    Path(broken.folder, NAME).write_bytes(b"")
-    Path(strange.folder, NAME).mkdir(parents=True)
+    Path(broken.folder, CHECKPOINT).write_bytes(b"")
+    Path(strange.folder, CHECKPOINT).mkdir(parents=True)
     whole, heard = ear(), ear()
     attempt(bench, order(8, seed_number=0, lora_dropout=0.1), whole.listener)
     finished = attempt(bench, later(order, gone, broken, strange), heard.listener)
@@ -208,7 +205,7 @@ def test_a_full_disk_has_its_outcome_and_leaves_nothing_half_written(
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(bench, stopped, order, small_disk):
-    size = Path(stopped.folder, NAME).stat().st_size
+    size = Path(stopped.folder, CHECKPOINT).stat().st_size
     folder = small_disk(size * 3 // 2048)
     run = fresh(bench, on_disk(later(order), folder))
     restore(run, Path(stopped.folder))
@@ -217,7 +214,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(bench, stopped, order, small_di
     run.step += 1
     with pytest.raises(OSError, match="No space left"):
         save(run, run.curve, nothing)
-    assert [path.name for path in Path(run.order.folder).iterdir()] == [NAME]
+    assert [path.name for path in Path(run.order.folder).iterdir()] == [CHECKPOINT]
     again = fresh(bench, later(order))
     restore(again, Path(run.order.folder))
     assert again.step == 5

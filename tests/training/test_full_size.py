@@ -7,11 +7,13 @@ from transformers import (
     InstructBlipForConditionalGeneration,
     InstructBlipQFormerConfig,
     LlamaConfig,
+    LlamaForSequenceClassification,
     T5Config,
 )
 
-from hpo.training.lora import LoraBase
-from hpo.training.tasks.captioning import QFORMER
+from hpo.training.base.lora import LoraBase
+from hpo.training.tasks.captioning import LANGUAGE, QFORMER
+from hpo.training.tasks.classification import ATTENTION
 
 ADAPTER_OF_RANK_8 = 2_420_736  # the published number of all parameters counts it in
 FLAN_T5_XL = T5Config(
@@ -68,3 +70,35 @@ def test_flan_t5_has_the_published_number_of_parameters():
     head = model.language_model.lm_head.weight
     tied = head is model.language_model.shared.weight
     assert counted + (head.numel() if tied else 0) == 4_025_389_824 - ADAPTER_OF_RANK_8
+
+
+def test_qformer_and_language_model_are_adapted_together(model):
+    base = LoraBase(model, f"(?:{QFORMER})|(?:{LANGUAGE})")
+    ours = [name for name in base.names if name.startswith("language_model.")]
+    assert 2 * (len(base.names) - len(ours)) == 240
+    attentions = 24 + 2 * 24 if "decoder" in " ".join(ours) else 32
+    assert len(ours) == 4 * attentions
+    assert not any("vision" in name for name in base.names)
+    base.unwrap()
+
+
+@pytest.mark.parametrize(("last_n", "blocks"), [(None, 28), (4, 4)])
+def test_llama_3_2_3b_has_adapters_on_its_attention_and_a_head(last_n, blocks):
+    config = LlamaConfig(
+        vocab_size=128256,
+        hidden_size=3072,
+        intermediate_size=8192,
+        num_hidden_layers=28,
+        num_attention_heads=24,
+        num_key_value_heads=8,
+        head_dim=128,
+        num_labels=2,
+    )
+    with torch.device("meta"):
+        model = LlamaForSequenceClassification(config)
+    base = LoraBase(model.requires_grad_(False), ATTENTION, head="score")
+    assert len(base.names) == 4 * 28
+    a_block = 16 * ((3072 + 3072) * 2 + (3072 + 1024) * 2)
+    assert base.trainable(16, last_n) == blocks * a_block + 2 * 3072
+    kept = {base.names[layer].split(".")[2] for layer in base.covered(last_n)}
+    assert kept == {str(28 - 1 - k) for k in range(blocks)}

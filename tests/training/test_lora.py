@@ -1,19 +1,18 @@
 """PEFT as the oracle: the same losses step by step, and an export that it reads."""
 
+import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import InstructBlipForConditionalGeneration
 
 from hpo.mini import CAPTIONER
-from hpo.training.attempt import attempt
-from hpo.training.batches import train_batches
-from hpo.training.evaluate import val_loss
-from hpo.training.loop import train
-from hpo.training.lora import LoraBase
-from hpo.training.schedule import factor
+from hpo.training.base.lora import LoraBase
 from hpo.training.tasks.captioning import QFORMER
-from hpo.training.trial import Run, new_adapter
+from hpo.training.trial.batches import train_batches
+from hpo.training.trial.schedule import factor
+from hpo.training.trial.trial import Run, new_adapter
+from tests.training.conftest import attempt, make_bench, train_run, val_loss_of
 
 
 def stock_model():
@@ -21,6 +20,12 @@ def stock_model():
         CAPTIONER, dtype=torch.float32, local_files_only=True
     )
     return model.eval()
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """A bench whose batches hold pixels, as the stock model wants them."""
+    return make_bench("limits.cache_gb=0")[0]
 
 
 def peft_losses(bench, order, adapter):
@@ -59,27 +64,25 @@ def peft_losses(bench, order, adapter):
     return losses
 
 
-def test_training_loss_equals_that_of_peft_at_every_step(bench, order, ear):
+def test_training_loss_equals_that_of_peft_at_every_step(bench, plain, order, ear):
     heard, trial = ear(), order()
     run = Run(bench=bench, order=trial, adapter=new_adapter(bench, trial))
-    expected = peft_losses(bench, trial, run.adapter)
-    bench.base.attach(run.adapter)
-    train(run, heard.listener)
-    bench.base.attach(None)
+    expected = peft_losses(plain, trial, run.adapter)
+    train_run(run, heard.listener)
     assert len(heard.losses) == len(expected) == 8
     assert expected[-1] < expected[0]
     torch.testing.assert_close(heard.losses, expected, rtol=0, atol=1e-5)
 
 
-def test_peft_reads_the_exported_adapter_and_finds_the_same_val_loss(bench, order, ear):
+def test_peft_reads_the_exported_adapter_and_finds_the_same_val_loss(bench, plain, order, ear):
     heard, trial = ear(), order()
     attempt(bench, trial, heard.listener)
     best = min(point.val_loss for point in heard.points)
     model = PeftModel.from_pretrained(stock_model(), f"{trial.folder}/adapter")
     total, tokens = 0.0, 0
     with torch.no_grad():
-        for row in bench.val:
-            batch = bench.task.collate([row])
+        for row in plain.val:
+            batch = plain.task.collate([row])
             count = int((batch["labels"] != -100).sum())
             total += model(**batch).loss.item() * count
             tokens += count
@@ -95,11 +98,8 @@ def test_export_holds_two_tensors_for_every_adapted_layer(bench, order, ear):
 
 
 def test_a_fresh_adapter_changes_nothing(bench, order):
-    alone = val_loss(bench.task, bench.val, 8)
-    bench.base.attach(new_adapter(bench, order()))
-    with_adapter = val_loss(bench.task, bench.val, 8)
-    bench.base.attach(None)
-    assert with_adapter == alone
+    adapter = new_adapter(bench, order())
+    assert val_loss_of(bench, adapter, 8) == val_loss_of(bench, None, 8)
 
 
 def test_unwrap_gives_the_model_back_as_it_was():

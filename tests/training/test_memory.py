@@ -8,20 +8,21 @@ import textwrap
 import pytest
 import torch
 
-from hpo.training.attempt import attempt
-from hpo.training.memory import is_out_of_memory, requested_bytes
+from hpo.training.memory.gauge import is_out_of_memory, requested_bytes
+from hpo.training.memory.refusal import demand_of
+from tests.training.conftest import attempt
 
 CHILD = """
 import json, re, sys
-from tests.training.conftest import Ear, make_bench
+from tests.training.conftest import Ear, attempt, make_bench
 from hpo.files import Options, load_study
 from hpo.protocol import Setup
 from hpo.specs import TrialConfig, TrialOrder
-from hpo.training.attempt import attempt
 from hpo.training.bench import set_up
 
 study = load_study("rsicap", Options(scale="mini", assignments=(
-    "data.samples=150", "trial.epochs=1", "trial.evals=2", "trial.eval_batch_size=4")))
+    "data.samples=150", "trial.epochs=1", "trial.evals=2", "trial.eval_batch_size=4",
+    "limits.predict_oom=false")))
 bench, _ = set_up(Setup(
         study=study, memory_limit_bytes=280 << 20, gpu=False, zero_shot=False))
 for number, batch in enumerate((4, 120, 4, 120, 4)):
@@ -61,11 +62,10 @@ def test_an_allocation_failure_is_an_oom_and_the_next_trial_is_as_if_nothing_was
 def test_the_footprint_grows_with_the_batch_as_the_peak_does(bench, order, ear):
     small, large = order(0, batch_size=2), order(1, batch_size=16)
     peaks = [attempt(bench, o, ear().listener).stats.peak_memory_bytes for o in (small, large)]
-    estimates = [
-        bench.footprint.estimate(batch_size=o.config.batch_size, trainable=0)
-        for o in (small, large)
-    ]
-    assert bench.footprint.base_bytes == 4 * sum(p.numel() for p in bench.task.model.parameters())
+    estimates = [bench.memory.footprint.estimate(demand_of(bench, o)) for o in (small, large)]
+    assert bench.memory.footprint.base_bytes == 4 * sum(
+        p.numel() for p in bench.task.model.parameters()
+    )
     grown = (peaks[1] - peaks[0]) / (estimates[1] - estimates[0])
     assert 0.4 < grown < 2.5
 

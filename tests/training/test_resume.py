@@ -2,6 +2,7 @@
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from hpo.specs import Outcome
-from hpo.training.attempt import attempt
-from tests.training.conftest import Ear, make_bench
+from tests.training.conftest import Ear, attempt, make_bench
 
 SETTINGS = ("trial.evals=2", "trial.eval_batch_size=3")
 SIGNS = 10  # 4 steps, and at each of 2 eval points 2 batches before the last and the point
@@ -48,6 +48,17 @@ class Crash(Ear):
 
     def _stop(self):
         return None
+
+
+def test_its_curve_is_on_disk_before_its_points_are_reported(bench, order, ear):
+    whole, heard = order(0), ear(9, checkpoint=True)
+    attempt(bench, whole, heard.listener)
+    assert heard.points and heard.checkpoints
+    expected, seen = curve(whole.folder), []
+    again = order(1, seed_number=0, earlier=[whole.folder])
+    listener = replace(ear(1).listener, evaluated=lambda *_: seen.append(curve(again.folder)))
+    attempt(bench, again, listener)
+    assert seen and seen[0] == expected
 
 
 def test_stopped_at_any_sign_of_life_it_goes_on_to_the_bit(bench, order, ear):

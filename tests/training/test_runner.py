@@ -8,10 +8,18 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from hpo.protocol import HUNG, Checkpointed, Evaluated, Finished, Progress, Quit, Resumed, Stop
-from hpo.training.attempt import attempt
-from hpo.training.checkpoint import NAME
-from tests.training.conftest import Ear, make_bench
+from hpo.protocol import (
+    CHECKPOINT,
+    HUNG,
+    Checkpointed,
+    Evaluated,
+    Finished,
+    Progress,
+    Quit,
+    Resumed,
+    Stop,
+)
+from tests.training.conftest import Ear, attempt, make_bench
 from tests.training.runners import Runner
 
 SETTINGS = ("data.samples=60", "trial.epochs=3", "trial.evals=6", "trial.eval_batch_size=2")
@@ -81,7 +89,7 @@ def test_a_runner_that_was_stopped_for_too_long_ends_and_writes_nothing(order):
         time.sleep(3.5)
         runner.signal(signal.SIGCONT)
         assert runner.process.wait(30) == HUNG
-        assert files(trial.folder) == before and Path(trial.folder, NAME) in before
+        assert files(trial.folder) == before and Path(trial.folder, CHECKPOINT) in before
         said = runner.process.stdout.read()
         assert b"finished" not in said
 

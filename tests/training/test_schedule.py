@@ -8,7 +8,7 @@ from transformers import (
     get_linear_schedule_with_warmup,
 )
 
-from hpo.training.schedule import factor
+from hpo.training.trial.schedule import factor
 
 STEPS, WARMUP = 40, 4
 THEIRS = {

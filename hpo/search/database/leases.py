@@ -21,14 +21,35 @@ from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
-from sqlalchemy import ColumnElement, Row, delete, insert, select, update
+from sqlalchemy import BindParameter, Row, bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hpo import slurm
 from hpo.errors import StorageError
+from hpo.machine import process_stat
 from hpo.search.database.sightings import Sightings
 from hpo.search.database.tables import LEASES, USAGE
 from hpo.specs import Outcome
+
+# made once: to build a statement takes as long as to run it
+_OURS = (LEASES.c.trial_id == bindparam("trial")) & (LEASES.c.worker == bindparam("holder"))
+_OWNED = select(LEASES.c.trial_id).where(_OURS)
+_TAKE, _DROP = insert(LEASES), delete(LEASES).where(_OURS)
+_SEEN: dict[str, BindParameter[Any]] = {
+    name: bindparam(f"new_{name}") for name in ("samples_seen", "checkpoint_at", "device_seconds")
+}
+_TOLD = update(LEASES).where(_OURS).values(_SEEN)
+_RENEW = _TOLD.values(expires_at=bindparam("until"), renewals=LEASES.c.renewals + 1)
+_ALL = select(LEASES).where(LEASES.c.study_id == bindparam("study"))
+_BOOK = (
+    update(USAGE)
+    .where(USAGE.c.study_id == bindparam("study"), USAGE.c.outcome == bindparam("ended"))
+    .values(trials=USAGE.c.trials + 1, device_seconds=USAGE.c.device_seconds + bindparam("seconds"))
+)
+_USED = select(USAGE.c.outcome, USAGE.c.device_seconds).where(
+    USAGE.c.study_id == bindparam("study")
+)
+_RUNNING = select(LEASES.c.device_seconds).where(LEASES.c.study_id == bindparam("study"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +107,7 @@ class Leases:
         values = {"trial_id": trial_id, "study_id": self._study_id, **self._mark(), **fresh}
         try:
             with self._engine.begin() as connection:
-                connection.execute(insert(LEASES).values(values))
+                connection.execute(_TAKE, values)
         except IntegrityError:
             return self.owns(trial_id)
         return True
@@ -94,8 +115,7 @@ class Leases:
     def owns(self, trial_id: int) -> bool:
         """Whether the trial is this worker's."""
         with self._engine.connect() as connection:
-            found = connection.execute(select(LEASES.c.trial_id).where(self._ours(trial_id)))
-            return found.first() is not None
+            return connection.execute(_OWNED, self._ours(trial_id)).first() is not None
 
     def _mark(self) -> dict[str, Any]:
         """What this worker writes into a lease of its own."""
@@ -110,23 +130,19 @@ class Leases:
             "expires_at": self._clock() + self._lease_s,
         }
 
-    def _ours(self, trial_id: int) -> ColumnElement[bool]:
-        return (LEASES.c.trial_id == trial_id) & (LEASES.c.worker == self.worker)
+    def _ours(self, trial_id: int) -> dict[str, Any]:
+        return {"trial": trial_id, "holder": self.worker}
 
     def renew(self, signs: Mapping[int, Sign]) -> set[int]:
         """Writes signs of life by trial id; the trials that are no longer this worker's."""
         lost = set()
         with self._engine.begin() as connection:
             for trial_id, sign in signs.items():
-                values: dict[str, Any] = {
-                    "samples_seen": sign.samples_seen,
-                    "checkpoint_at": sign.checkpoint_at,
-                    "device_seconds": sign.device_seconds,
-                }
+                values = self._ours(trial_id)
+                values |= {f"new_{name}": getattr(sign, name) for name in _SEEN}
                 if sign.alive:
-                    values["expires_at"] = self._clock() + self._lease_s
-                    values["renewals"] = LEASES.c.renewals + 1
-                done = connection.execute(update(LEASES).where(self._ours(trial_id)).values(values))
+                    values["until"] = self._clock() + self._lease_s
+                done = connection.execute(_RENEW if sign.alive else _TOLD, values)
                 if done.rowcount == 0:
                     lost.add(trial_id)
         return lost
@@ -134,22 +150,16 @@ class Leases:
     def settle(self, trial_id: int, outcome: Outcome, device_seconds: float) -> None:
         """Gives a lease up and books its device time, both or neither, and only once."""
         with self._engine.begin() as connection:
-            done = connection.execute(delete(LEASES).where(self._ours(trial_id)))
+            done = connection.execute(_DROP, self._ours(trial_id))
             if done.rowcount == 0:
                 return
-            connection.execute(
-                update(USAGE)
-                .where((USAGE.c.study_id == self._study_id) & (USAGE.c.outcome == outcome.value))
-                .values(
-                    trials=USAGE.c.trials + 1,
-                    device_seconds=USAGE.c.device_seconds + device_seconds,
-                )
-            )
+            booked = {"study": self._study_id, "ended": outcome.value, "seconds": device_seconds}
+            connection.execute(_BOOK, booked)
 
     def drop(self, trial_id: int) -> None:
         """Gives up the lease of a trial that was not trained."""
         with self._engine.begin() as connection:
-            connection.execute(delete(LEASES).where(self._ours(trial_id)))
+            connection.execute(_DROP, self._ours(trial_id))
 
     def all(self) -> list[Row[Any]]:
         """Every lease of the study.
@@ -158,8 +168,7 @@ class Leases:
             StorageError: the database is SQLite and another host works on it.
         """
         with self._engine.connect() as connection:
-            found = connection.execute(select(LEASES).where(LEASES.c.study_id == self._study_id))
-            rows = list(found)
+            rows = list(connection.execute(_ALL, {"study": self._study_id}))
         if self._engine.dialect.name == "sqlite":
             self._refuse_other_hosts(rows)
         return rows
@@ -218,11 +227,10 @@ class Leases:
 
     def usage(self) -> Usage:
         """Device time of the study, in one reading of the database."""
-        ended = select(USAGE.c.outcome, USAGE.c.device_seconds)
-        live = select(LEASES.c.device_seconds).where(LEASES.c.study_id == self._study_id)
+        ours = {"study": self._study_id}
         with self._engine.connect() as connection:
-            rows = connection.execute(ended.where(USAGE.c.study_id == self._study_id)).all()
-            running = [float(row.device_seconds) for row in connection.execute(live)]
+            rows = connection.execute(_USED, ours).all()
+            running = [float(row.device_seconds) for row in connection.execute(_RUNNING, ours)]
         return Usage(
             by_outcome={row.outcome: row.device_seconds for row in rows if row.device_seconds},
             running_s=sum(running),
@@ -246,9 +254,5 @@ def _boot(where: str) -> str:
 
 def process_started(pid: int) -> int:
     """When a process of this host began, in clock ticks since boot; 0 if it is not running."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return 0
-    state, *fields = stat.rpartition(")")[2].split()
-    return 0 if state in "ZX" else int(fields[18])
+    stat = process_stat(pid)
+    return int(stat[19]) if stat and stat[0] not in "ZX" else 0

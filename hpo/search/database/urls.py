@@ -43,6 +43,11 @@ def parse_url(given: str) -> URL:
     return url.set(drivername=url.drivername.replace("mariadb", "mysql"))  # as Optuna knows it
 
 
+def variable() -> str | None:
+    """The environment variable that names the database where no option does, if one does."""
+    return next((name for name in (VARIABLE, FILE_VARIABLE) if os.environ.get(name)), None)
+
+
 def chosen(option: str | None) -> str:
     """The URL as given: the option, $HPO_STORAGE, the file $HPO_STORAGE_FILE, or a file here.
 
@@ -52,16 +57,23 @@ def chosen(option: str | None) -> str:
     if option:
         _refuse_password(option)
         return option
-    file = os.environ.get(FILE_VARIABLE)
-    if not os.environ.get(VARIABLE) and file:
-        try:
-            return Path(file).read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            why = getattr(error, "strerror", None) or "not text"
-            raise StorageError(
-                f"${FILE_VARIABLE} = {file}: cannot be read ({why}); it is to hold a database URL"
-            ) from None
-    return os.environ.get(VARIABLE) or DEFAULT
+    match variable():
+        case None:
+            return DEFAULT
+        case name if name == FILE_VARIABLE:
+            return _read(os.environ[name])
+        case name:
+            return os.environ[name]
+
+
+def _read(file: str) -> str:
+    try:
+        return Path(file).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "not text"
+        raise StorageError(
+            f"${FILE_VARIABLE} = {file}: cannot be read ({why}); it is to hold a database URL"
+        ) from None
 
 
 def _refuse_password(option: str) -> None:

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
+from hpo.search.database.cached import StudyStorage, storage_of
 from hpo.search.database.leases import Leases
+from hpo.search.database.writes import LeaseLostError
 from hpo.search.study.space import suggest
 from hpo.specs import Param, TrialConfig
 
@@ -36,6 +37,8 @@ class Asked:
     """How often earlier attempts have ended, by outcome."""
     earlier: tuple[int, ...] = ()
     """Numbers of the earlier attempts, the latest first."""
+    alone: bool = False
+    """Whether it is to have its runner for itself."""
 
     @property
     def number(self) -> int:
@@ -77,6 +80,7 @@ def asked_again(study: optuna.Study, space: dict[str, Param], trial_id: int) -> 
         attempt=int(attributes.get("attempt", 1)),
         spent={str(kind): int(count) for kind, count in attributes.get("spent", {}).items()},
         earlier=tuple(int(number) for number in attributes.get("earlier", ())),
+        alone=bool(attributes.get("alone", False)),
     )
 
 
@@ -96,10 +100,7 @@ class Admission:
             if begun >= total:
                 return None
             self._pending = self._take(trials, room=total - begun)
-        trial_id = self._pending
-        asked = None
-        if trial_id is not None and self._run(trial_id):
-            asked = asked_again(self._study, self._space, trial_id)
+        asked = self._begin(self._pending) if self._pending is not None else None
         self._pending = None
         return asked
 
@@ -113,10 +114,13 @@ class Admission:
         A retry is there twice if the database committed it without saying so.
         """
         trials = self._trials()
-        if any(t.number < asked.number and _makes_needless(t, asked) for t in trials):
+        older = (t for t in trials if t.number < asked.number)
+        if asked.earlier and any(_makes_needless(t, asked) for t in older):
             return True
-        alive = {_first(t) for t in trials if t.state != TrialState.FAIL}
-        return sum(number < asked.seed_number for number in alive) >= total
+        alive = [t for t in trials if t.state != TrialState.FAIL]
+        if len(alive) < total:
+            return False
+        return sum(number < asked.seed_number for number in set(map(_first, alive))) >= total
 
     def _take(self, trials: list[FrozenTrial], room: int) -> int | None:
         """A waiting trial of ours: retries come first, then the oldest; else a new one."""
@@ -126,23 +130,26 @@ class Admission:
                 return trial._trial_id
         if len(waiting) >= room:
             return None  # others are about to start them
-        template = create_trial(state=TrialState.WAITING)
-        trial_id = self._storage.create_new_trial(self._study._study_id, template_trial=template)
+        trial_id = self._storage.create_waiting(self._study._study_id)
         return trial_id if self._leases.take(trial_id) else None
 
-    def _run(self, trial_id: int) -> bool:
-        """Sets a trial of ours RUNNING; False if it is ours no more, or ended meanwhile."""
-        if not self._leases.owns(trial_id):
-            return False
-        with suppress(UpdateFinishedTrialError):
-            self._storage.set_trial_state_values(trial_id, state=TrialState.RUNNING)
-            return True
-        self._leases.drop(trial_id)
-        return False
+    def _begin(self, trial_id: int) -> Asked | None:
+        """Sets a trial of ours RUNNING with all its parameters.
+
+        None if it is ours no more, or ended meanwhile.
+        """
+        with suppress(LeaseLostError):
+            try:
+                with self._storage.together(trial_id, self._leases.worker):
+                    self._storage.set_trial_state_values(trial_id, state=TrialState.RUNNING)
+                    return asked_again(self._study, self._space, trial_id)
+            except UpdateFinishedTrialError:
+                self._leases.drop(trial_id)
+        return None
 
     @property
-    def _storage(self) -> BaseStorage:
-        return self._study._storage
+    def _storage(self) -> StudyStorage:
+        return storage_of(self._study)
 
     def _trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)

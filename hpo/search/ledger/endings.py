@@ -6,9 +6,10 @@ from typing import Any
 
 from hpo.protocol import Finished
 from hpo.search.runners.process import Death
-from hpo.specs import Fault, Outcome, TrialStats
+from hpo.specs import Fault, Observation, Outcome, TrialStats
 
 SMALLEST_VIOLATION = 0.01  # an OOM is never feasible, however little was missing
+OBSERVATION = "memory_observation"  # trial attribute
 UNKNOWN_VIOLATION = 1.0  # where nobody knows the capacity
 
 
@@ -19,11 +20,14 @@ class Ending:
     outcome: Outcome
     reason: str
     value: float | None = None
-    """Best val loss of the grid; only with COMPLETE."""
+    """Best of the objective at the eval points; only with COMPLETE."""
     stats: TrialStats | None = None
     fault: Fault | None = None
+    observation: Observation | None = None
     capacity_bytes: int | None = None
     details: dict[str, Any] | None = None
+    retry_alone: bool = False
+    """Whether the next attempt is to have its runner for itself."""
 
     def attributes(self) -> dict[str, Any]:
         """What is stored of it."""
@@ -32,6 +36,8 @@ class Ending:
             found |= self.stats.model_dump()
         if self.fault is not None:
             found |= _fault_attributes(self.fault)
+        if self.observation is not None:
+            found[OBSERVATION] = self.observation.model_dump()
         return found | (self.details or {})
 
     def violation(self) -> float:
@@ -53,21 +59,30 @@ def _fault_attributes(fault: Fault) -> dict[str, Any]:
         f"{kind}_where": fault.where,
         "needed_bytes": fault.needed_bytes,
         "capacity_bytes": fault.capacity_bytes,
+        "predicted": fault.predicted or None,
         "traceback": fault.traceback,
     }
     return {key: value for key, value in named.items() if value is not None}
 
 
 def of_finished(
-    event: Finished, decided: Ending | None, *, best: float, capacity_bytes: int | None
+    event: Finished,
+    decided: Ending | None,
+    *,
+    best: tuple[str, float],
+    capacity_bytes: int | None,
 ) -> Ending:
     """What a runner's last message means.
 
     Args:
         decided: what the driver had decided before, and told the runner by a Stop.
-        best: lowest val loss of the trial's grid points.
+        best: the objective in words, and the best of it at the trial's eval points.
     """
-    known: dict[str, Any] = {"stats": event.stats, "capacity_bytes": capacity_bytes}
+    known: dict[str, Any] = {
+        "stats": event.stats,
+        "capacity_bytes": capacity_bytes,
+        "observation": event.observation,
+    }
     completed = event.fault is None and not event.stopped
     if decided is not None and not (completed and decided.outcome == Outcome.PREEMPTED):
         return Ending(
@@ -75,17 +90,25 @@ def of_finished(
         )
     if event.fault is not None:
         fault = event.fault
+        if fault.outcome == Outcome.OOM and event.shared:
+            reason = f"beside other trials: {fault.reason}; tried again alone"
+            return Ending(outcome=Outcome.PREEMPTED, reason=reason, retry_alone=True, **known)
         return Ending(outcome=fault.outcome, reason=fault.reason, fault=fault, **known)
-    reason = f"best val loss {best:.4f}"
-    return Ending(outcome=Outcome.COMPLETE, reason=reason, value=best, **known)
+    name, value = best
+    reason = f"best {name} {value:.4f}"
+    return Ending(outcome=Outcome.COMPLETE, reason=reason, value=value, **known)
 
 
-def of_death(death: Death, *, killed_before: bool) -> Ending:
+def of_death(death: Death, *, killed_before: bool, beside: int = 0) -> Ending:
     """What the death of its runner means for a trial.
 
     The kernel may have killed it for the memory of another process: only the second time is it
-    the trial's own fault.
+    the trial's own fault. Beside others, nobody knows whose fault it was: it is tried again alone.
     """
+    if beside and (death.hung or death.by_kernel or not death.by_signal):
+        reason = f"the runner died ({death.how}) under it and {beside} more; tried again alone"
+        outcome = Outcome.HUNG if death.hung else Outcome.LOST
+        return Ending(outcome=outcome, reason=reason, retry_alone=True)
     if death.out_of_memory or (death.by_kernel and killed_before):
         reason = f"out of memory: the runner died ({death.how})"
         fault = Fault(outcome=Outcome.OOM, reason=reason, where="the whole process")

@@ -1,22 +1,22 @@
 """What stays on disk of a study's trials: curves, the best adapters, and what a retry may need."""
 
 import json
-import os
 import shutil
 import time
-import uuid
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import MissingError
+from hpo.protocol import ADAPTER, CHECKPOINT
+from hpo.specs import VAL_LOSS, Objective
 from hpo.units import show_size
 
 OWNER = "study.json"
-CHECKPOINT = "checkpoint.safetensors"
 UNFINISHED = "*.writing"
-ADAPTER = "adapter"
+BETWEEN_OPEN_AND_WRITE_S = 1.0
 EVERY_S = 10.0  # a sweep lists the folders of all trials
 
 
@@ -28,20 +28,25 @@ def own_folder(runs_dir: Path, identity: str) -> None:
     """
     runs_dir.mkdir(parents=True, exist_ok=True)
     path = runs_dir / OWNER
-    scratch = runs_dir / f"{OWNER}.{uuid.uuid4().hex}"  # of this call alone
-    scratch.write_text(json.dumps({"study": identity}) + "\n")
-    try:
-        os.link(scratch, path)  # fails if another process was faster
-    except FileExistsError:
-        if json.loads(path.read_text()).get("study") != identity:
-            raise MissingError(
-                f"{runs_dir} holds the trials of another study of this name, which lies in another "
-                "database or was deleted there; use --name NAME, another --runs-dir, or remove it"
-            ) from None
-    except OSError:  # a file system without hard links
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    content = json.dumps({"study": identity}) + "\n"
+    with suppress(FileExistsError), path.open("x") as file:
+        file.write(content)
+    written = _wait_for_content(path)
+    if not written:  # whoever made it was killed before it could write
+        path.write_text(content)
+    elif written != content:
+        raise MissingError(
+            f"{runs_dir} holds the trials of another study of this name, which lies in another "
+            "database or was deleted there; use --name NAME, another --runs-dir, or remove it"
+        )
+
+
+def _wait_for_content(path: Path) -> str:
+    """The text of a file that another process may be about to write, in one piece."""
+    until = time.monotonic() + BETWEEN_OPEN_AND_WRITE_S
+    while not (text := path.read_text()) and time.monotonic() < until:
+        time.sleep(0.01)
+    return text
 
 
 class Keeper:
@@ -53,11 +58,13 @@ class Keeper:
         *,
         adapters: int,
         quota_bytes: float,
+        objective: Objective = VAL_LOSS,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._runs_dir = runs_dir
         self._adapters = adapters
         self._quota_bytes = quota_bytes
+        self._objective = objective
         self._monotonic = monotonic
         self._next = 0.0
         self._swept: set[int] = set()
@@ -82,13 +89,14 @@ class Keeper:
         if now:
             self._swept.clear()
         found = trials()
-        ranked = best(found)[: self._adapters]
+        ranked = [trial.number for trial in best(found, self._objective)[: self._adapters]]
         needed = needed_checkpoints(found)
         try:
             for trial in found:
                 if trial.state.is_finished() and trial.number not in self._swept:
                     self._sweep_trial(trial.number, checkpoint=trial.number in needed, best=ranked)
-            return self._hold_quota(ranked)
+            kept = [self.folder(t.number) for t in found if t.number not in self._swept]
+            return self._hold_quota(ranked, kept)
         except OSError as error:  # another's file, or a disk that is away: it is no trial's fault
             return f"{self._runs_dir} cannot be tidied now: {error.strerror}"
 
@@ -107,12 +115,16 @@ class Keeper:
     def _remove_adapter(self, number: int) -> None:
         shutil.rmtree(self.folder(number) / ADAPTER, ignore_errors=True)
 
-    def _hold_quota(self, ranked: list[int]) -> str:
-        """Over the quota, adapters go from the worst on; the best one stays."""
-        used = self._used_bytes()
+    def _hold_quota(self, ranked: list[int], kept: list[Path]) -> str:
+        """Over the quota, adapters go from the worst on; the best one stays.
+
+        Args:
+            kept: folders of trials that something is left of.
+        """
+        used = _used_bytes(kept)
         while used > self._quota_bytes and len(ranked) > 1:
             self._remove_adapter(ranked.pop())
-            used = self._used_bytes()
+            used = _used_bytes(kept)
         had_room, self.has_room = self.has_room, used <= self._quota_bytes
         if had_room and not self.has_room:
             return (
@@ -120,10 +132,6 @@ class Keeper:
                 f"({show_size(self._quota_bytes)}): no more checkpoints at eval points"
             )
         return ""
-
-    def _used_bytes(self) -> int:
-        patterns = (f"trial-*/{CHECKPOINT}", f"trial-*/{ADAPTER}/*")
-        return sum(_size(path) for pattern in patterns for path in self._runs_dir.glob(pattern))
 
 
 def needed_checkpoints(trials: Iterable[FrozenTrial]) -> set[int]:
@@ -135,10 +143,17 @@ def needed_checkpoints(trials: Iterable[FrozenTrial]) -> set[int]:
     return needed
 
 
-def best(trials: Iterable[FrozenTrial]) -> list[int]:
-    """Numbers of the COMPLETE trials, best first."""
+def best(trials: Iterable[FrozenTrial], objective: Objective = VAL_LOSS) -> list[FrozenTrial]:
+    """The COMPLETE trials, best first."""
+    sign = 1.0 if objective.direction == "minimize" else -1.0
     complete = [t for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
-    return [t.number for t in sorted(complete, key=lambda t: (t.value, t.number))]
+    return sorted(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
+
+
+def _used_bytes(folders: list[Path]) -> int:
+    """Of checkpoints and adapters."""
+    patterns = (CHECKPOINT, f"{ADAPTER}/*")
+    return sum(_size(path) for f in folders for pattern in patterns for path in f.glob(pattern))
 
 
 def _size(path: Path) -> int:

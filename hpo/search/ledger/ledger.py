@@ -1,30 +1,33 @@
 """The only writer of trials: reports, retries, and the end of each with all its attributes.
 
-Attributes, constraint and retry are written before a trial is told, and what is told stays.
+A retry is there before its trial is told. Attributes, constraint, values and state are told in one
+transaction, all or nothing, and what is told stays.
 Every method may be called again after the database went away in the middle of it, with the same
 arguments: what is there already is not written twice. Whoever has lost a trial's lease writes
 nothing more about it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from contextlib import suppress
 from statistics import median
 from typing import Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Row
 
 from hpo.protocol import BaseFacts
-from hpo.search.database.leases import Leases, Sign
+from hpo.search.database.cached import StudyStorage, storage_of
+from hpo.search.database.leases import Leases
+from hpo.search.database.writes import LeaseLostError
 from hpo.search.ledger.admission import FINISHED, Admission, Asked, UntrainableError, asked_again
-from hpo.search.ledger.endings import Ending
+from hpo.search.ledger.diagnosis import DIAGNOSIS, diagnose, lowest_by
+from hpo.search.ledger.endings import OBSERVATION, Ending
 from hpo.search.ledger.outcomes import CONSEQUENCES
 from hpo.search.ledger.revision import revision
 from hpo.search.study.budget import IDENTITY, Budget, read_budget, wall_clock
-from hpo.specs import EvalPoint, Outcome, StudySpec
+from hpo.specs import EvalPoint, Observation, Outcome, StudySpec
 
 ZERO_SHOT = "zero_shot"  # study attribute
 
@@ -37,6 +40,7 @@ class Ledger:
         self.leases = leases
         self.budget: Budget = read_budget(study)
         self.identity = str(study.user_attrs[IDENTITY])
+        self.objective = spec.objective
         self._spec = spec
         self._admission = Admission(study, spec.space, leases)
         self._asked: Asked | None = None
@@ -48,7 +52,7 @@ class Ledger:
         self._common = {"host": leases.host, "worker": leases.worker, "git_revision": revision()}
 
     def note_base(self, facts: BaseFacts) -> None:
-        """Keeps the val loss of the base alone, as the study's yardstick."""
+        """Keeps the objective of the base alone, as the study's yardstick."""
         if facts.zero_shot is not None and not self.knows_zero_shot():
             self.study.set_user_attr(ZERO_SHOT, facts.zero_shot)
 
@@ -70,7 +74,7 @@ class Ledger:
 
     def finished(self) -> int:
         """Trials that count towards the total."""
-        return sum(trial.state in FINISHED for trial in self.trials())
+        return len(self.study.get_trials(deepcopy=False, states=FINISHED))
 
     def is_complete(self) -> bool:
         """Whether the study has its total."""
@@ -110,10 +114,10 @@ class Ledger:
             replayed: it was measured by an earlier attempt, and not pruned then.
         """
         if point.samples_seen not in self._reported(asked):
-            if not self.leases.owns(asked.trial_id):
-                return Ending(outcome=Outcome.LOST, reason="its lease was lost: another has it")
             try:
-                asked.trial.report(point.val_loss, point.samples_seen)
+                self._write_report(asked, point)
+            except LeaseLostError:
+                return Ending(outcome=Outcome.LOST, reason="its lease was lost: another has it")
             except UpdateFinishedTrialError:
                 reason = "it was ended by hand, in the dashboard"
                 return Ending(outcome=Outcome.LOST, reason=reason)
@@ -121,24 +125,30 @@ class Ledger:
             return None
         return self._pruned(point)
 
-    def _reported(self, asked: Asked) -> Mapping[int, float]:
+    def _write_report(self, asked: Asked, point: EvalPoint) -> None:
+        step, value = point.samples_seen, self.objective.of(point)
+        self._storage.report(asked.trial_id, self.leases.worker, step, value)
+        self._reported(asked)[step] = value
+
+    def _reported(self, asked: Asked) -> dict[int, float]:
+        """What the trial's pruner sees of it."""
         return asked.trial._cached_frozen_trial.intermediate_values
 
     def _pruned(self, point: EvalPoint) -> Ending:
-        others = [
-            t.intermediate_values[point.samples_seen]
-            for t in self.trials()
-            if t.state == TrialState.COMPLETE and point.samples_seen in t.intermediate_values
-        ]
+        complete = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        step, value = point.samples_seen, self.objective.of(point)
+        beyond = "above" if self.objective.direction == "minimize" else "below"
+        curves = (trial.intermediate_values for trial in complete)
+        others = [curve[step] for curve in curves if step in curve]
         middle = median(others)
         return Ending(
             outcome=Outcome.PRUNED,
-            reason=f"val loss {point.val_loss:.4f} at {point.samples_seen} samples is above the "
+            reason=f"{self.objective.words} {value:.4f} at {step} samples is {beyond} the "
             f"median {middle:.4f} of {len(others)} trials",
             details={
                 "pruner": "median",
-                "pruned_at_samples": point.samples_seen,
-                "pruned_val_loss": point.val_loss,
+                "pruned_at_samples": step,
+                "pruned_value": value,
                 "pruned_median": middle,
             },
         )
@@ -150,41 +160,58 @@ class Ledger:
         *,
         device_seconds: float = 0.0,
         environment: dict[str, Any] | None = None,
+        curve: Mapping[int, float] | None = None,
     ) -> None:
         """Writes everything about the end of a trial, enqueues its retry, tells and settles it.
 
         Args:
             device_seconds: what it took of a device, for the usage of the study.
             environment: attributes of where it was trained.
+            curve: its val losses by samples seen.
         """
-        if not self.leases.owns(asked.trial_id):
+        outcome = ending.outcome
+        try:
+            self._tell(asked, ending, (environment or {}) | self._diagnosis(outcome, curve or {}))
+        except LeaseLostError:
             return  # somebody else has declared it lost and told it
-        with suppress(UpdateFinishedTrialError):  # ended by hand, in the dashboard
-            self._tell(asked, ending, environment or {})
-        self.leases.settle(asked.trial_id, self._stored_outcome(asked, ending), device_seconds)
+        except UpdateFinishedTrialError:  # by hand, in the dashboard, or before the database went
+            outcome = self._stored_outcome(asked, ending)
+        self.leases.settle(asked.trial_id, outcome, device_seconds)
+
+    def _diagnosis(self, outcome: Outcome, curve: Mapping[int, float]) -> dict[str, str]:
+        """What the curve of a trial says, if it is one that counts."""
+        if not curve or CONSEQUENCES[outcome].state not in FINISHED:
+            return {}
+        complete = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        others = [trial.intermediate_values for trial in complete]
+        comparable = others if self._spec.objective.metric == "val_loss" else []
+        found = diagnose(sorted(curve.items()), lowest_by(max(curve), comparable))
+        return {DIAGNOSIS: str(found)} if found is not None else {}
 
     def _stored_outcome(self, asked: Asked, ending: Ending) -> Outcome:
-        """How the trial has ended in the database: its owner before may have been faster."""
+        """How the trial has ended in the database."""
         attributes = self._storage.get_trial_user_attrs(asked.trial_id)
         return Outcome(attributes.get("outcome", ending.outcome))
 
     def _tell(self, asked: Asked, ending: Ending, environment: dict[str, Any]) -> None:
+        """Everything in one transaction, but for the retry, which is there before."""
         state = CONSEQUENCES[ending.outcome].state
-        for key, value in (self._common | environment | ending.attributes()).items():
-            asked.trial.set_user_attr(key, value)
-        if state in FINISHED:
-            violation = ending.violation()
-            if "memory" not in asked.trial.constraints:
-                asked.trial.set_constraint("memory", violation)
-            asked.trial.set_user_attr("constraint_memory", violation)
-        if not self.leases.owns(asked.trial_id):
-            return  # this process was stopped for long while it wrote
         if state not in FINISHED:
-            self._enqueue_retry(asked, ending.outcome)
-        self.study.tell(asked.trial, ending.value, state=state, skip_if_finished=True)
+            self._storage.check(asked.trial_id, self.leases.worker)
+            self._enqueue_retry(asked, ending)
+        with self._storage.together(asked.trial_id, self.leases.worker):
+            for key, value in (self._common | environment | ending.attributes()).items():
+                asked.trial.set_user_attr(key, value)
+            if state in FINISHED:
+                violation = ending.violation()
+                if "memory" not in asked.trial.constraints:
+                    asked.trial.set_constraint("memory", violation)
+                asked.trial.set_user_attr("constraint_memory", violation)
+            self.study.tell(asked.trial, ending.value, state=state, skip_if_finished=True)
 
-    def _enqueue_retry(self, asked: Asked, outcome: Outcome) -> None:
+    def _enqueue_retry(self, asked: Asked, ending: Ending) -> None:
         """Enqueues the same configuration, to go on where it was; not too often for one reason."""
+        outcome = ending.outcome
         spent = asked.spent | {outcome.value: asked.spent.get(outcome.value, 0) + 1}
         if spent[outcome.value] >= self._tries(outcome):
             return
@@ -198,6 +225,7 @@ class Ledger:
                 "seed_number": asked.seed_number,
                 "spent": spent,
                 "earlier": [asked.number, *asked.earlier],
+                "alone": ending.retry_alone or asked.alone,
             },
         )
 
@@ -206,23 +234,22 @@ class Ledger:
             return self._spec.search.attempts
         return CONSEQUENCES[outcome].tries
 
-    def renew(self, signs: Mapping[int, Sign]) -> set[int]:
-        """Renews leases by trial id; those that are no longer this driver's."""
-        return self.leases.renew(signs)
-
     def reap(self) -> list[int]:
         """Ends the trials that nobody trains any more; their numbers."""
         for row in self.leases.abandoned():
             self._orphans.setdefault(row.trial_id, (_silent(row), row.device_seconds))
             if not self.leases.claim(row):
                 del self._orphans[row.trial_id]
-        trials = {trial._trial_id: trial for trial in self.trials()}
-        running = [i for i, trial in trials.items() if trial.state == TrialState.RUNNING]
-        for trial_id in self.leases.leaseless(running):
+        for trial_id in self.leases.leaseless(self._storage.running(self.study._study_id)):
             reason = "it was RUNNING, and no worker of this study had it"
             self._orphans.setdefault(trial_id, (reason, 0.0))
             if not self.leases.take(trial_id):
                 del self._orphans[trial_id]
+        return self._reap_orphans() if self._orphans else []
+
+    def _reap_orphans(self) -> list[int]:
+        """Ends what was taken over; the numbers of what was running."""
+        trials = {trial._trial_id: trial for trial in self.trials()}
         reaped = []
         for trial_id in list(self._orphans):
             if self._reap(trial_id, trials.get(trial_id)):
@@ -284,8 +311,18 @@ class Ledger:
         return not silent and running <= held.keys()
 
     @property
-    def _storage(self) -> BaseStorage:
-        return self.study._storage
+    def _storage(self) -> StudyStorage:
+        return storage_of(self.study)
+
+    def observations(self, device: str, *, besides: Container[int]) -> dict[int, Observation]:
+        """What trials have shown of the memory of such a device, by number; not of `besides`."""
+        return {
+            trial.number: Observation.model_validate(trial.user_attrs[OBSERVATION])
+            for trial in self.trials()
+            if trial.number not in besides
+            and OBSERVATION in trial.user_attrs
+            and trial.user_attrs.get("device") == device
+        }
 
     def trials(self) -> list[FrozenTrial]:
         """All trials of the study as they are now; not to be changed."""

@@ -1,7 +1,7 @@
 """What came out of a study: best configurations, outcomes, failures with their reasons."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
@@ -9,6 +9,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.search.database.leases import Usage
 from hpo.search.ledger.admission import FINISHED
+from hpo.search.ledger.diagnosis import DIAGNOSIS
+from hpo.search.ledger.keeper import best
 from hpo.search.ledger.ledger import ZERO_SHOT
 from hpo.search.ledger.outcomes import CONSEQUENCES
 from hpo.specs import Outcome, StudySpec
@@ -22,10 +24,13 @@ class Ranked:
     """A trial among the best."""
 
     number: int
-    val_loss: float
+    value: float
+    """Of the objective."""
     params: dict[str, Any]
     seconds: float | None
     peak_memory_bytes: int | None
+    diagnosis: str | None = None
+    """What is wrong with its curve, if anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +50,8 @@ class Summary:
     """A study as it stands."""
 
     name: str
+    objective: str
+    """In words."""
     trials: int
     finished: int
     running: int
@@ -54,6 +61,10 @@ class Summary:
     zero_shot: float | None
     usage: Usage
     folder: str
+    diagnoses: dict[str, int] = field(default_factory=dict)
+    """Trials by what is wrong with their curves."""
+    copy: str = ""
+    """The study as one file that opens without its database, if it could be written."""
 
 
 def summarise(
@@ -64,6 +75,7 @@ def summarise(
     ended = [trial for trial in trials if trial.state.is_finished()]
     return Summary(
         name=study.study_name,
+        objective=spec.objective.words,
         trials=total,
         finished=sum(trial.state in FINISHED for trial in trials),
         running=sum(trial.state == TrialState.RUNNING for trial in trials),
@@ -73,6 +85,7 @@ def summarise(
         zero_shot=study.user_attrs.get(ZERO_SHOT),
         usage=usage,
         folder=folder,
+        diagnoses=dict(Counter(_diagnoses(ended)).most_common()),
     )
 
 
@@ -80,19 +93,24 @@ def _outcome(trial: FrozenTrial) -> str:
     return str(trial.user_attrs.get("outcome", trial.state.name.lower()))
 
 
+def _diagnoses(ended: list[FrozenTrial]) -> list[str]:
+    """The kind of each diagnosis, which stands before its colon."""
+    found = (trial.user_attrs.get(DIAGNOSIS) for trial in ended)
+    return [str(text).partition(":")[0] for text in found if text]
+
+
 def _best(trials: list[FrozenTrial], spec: StudySpec) -> tuple[Ranked, ...]:
-    complete = [t for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
-    ranked = sorted(complete, key=lambda trial: (trial.value, trial.number))
     constants = {n: p.value for n, p in spec.space.items() if p.type == "constant"}
     return tuple(
         Ranked(
             number=trial.number,
-            val_loss=float(trial.value or 0.0),
+            value=float(trial.value or 0.0),
             params={**trial.params, **constants},
             seconds=trial.user_attrs.get("seconds"),
             peak_memory_bytes=trial.user_attrs.get("peak_memory_bytes"),
+            diagnosis=trial.user_attrs.get(DIAGNOSIS),
         )
-        for trial in ranked[:TOP]
+        for trial in best(trials, spec.objective)[:TOP]
     )
 
 

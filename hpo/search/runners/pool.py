@@ -1,9 +1,10 @@
-"""Runner processes: start, watch, kill, replace. One trial at a time on each."""
+"""Runner processes: start, watch, kill, replace. Each takes one trial at a time, or several."""
 
 import os
 import selectors
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,20 +12,27 @@ from hpo.errors import HpoError
 from hpo.placement import Placement
 from hpo.protocol import BaseFacts, Event, Quit, Ready, Run, Setup, SetupFailed, Stop
 from hpo.search.runners.process import Death, RunnerProcess
-from hpo.specs import StudySpec, TrialOrder
+from hpo.specs import Observation, StudySpec, TrialOrder
 
+CACHE = ".features"  # beside the folders of all studies, whose names begin otherwise
 SETUP_DEATHS = 3  # runners in a row that die before they are ready
 SETUP_LIMIT_S = 3600.0  # a large base from a slow disk takes many minutes
 
 
 @dataclass(kw_only=True)
 class Slot:
-    """A place for one runner, and the trial on it."""
+    """A place for one runner, and the trials on it."""
 
     index: int
     process: RunnerProcess
     facts: BaseFacts | None = None
-    trial: int | None = None
+    trials: set[int] = field(default_factory=set)
+    alone: bool = False
+    """Whether its last trial is to have the runner for itself."""
+    worn: bool = False
+    """Whether its runner is to be replaced once its trials are over."""
+    told: set[int] = field(default_factory=set)
+    """Trials whose observations of the memory its runner knows."""
     dead: bool = False
     """Its runner has ended, and is not replaced yet."""
     setup_deaths: int = 0
@@ -35,9 +43,11 @@ class Slot:
     """When its processor time was last seen to grow, while it sets up."""
 
     @property
-    def idle(self) -> bool:
-        """Ready, and without a trial."""
-        return self.facts is not None and self.trial is None
+    def has_room(self) -> bool:
+        """Ready, and open for one more trial."""
+        if self.facts is None or self.worn or (self.alone and self.trials):
+            return False
+        return len(self.trials) < self.facts.lanes
 
 
 class Pool:
@@ -51,6 +61,8 @@ class Pool:
         self._runs_dir = runs_dir
         self._selector = selectors.DefaultSelector()
         self._closing = False
+        self._lanes: int | None = None
+        """Trials at a time that a runner has measured to be worth it; its successors need not."""
         self.zero_shot_known = zero_shot_known
         self.slots: list[Slot] = []
 
@@ -61,15 +73,25 @@ class Pool:
             self._selector.register(slot.process, selectors.EVENT_READ, slot)
             self.slots.append(slot)
 
-    def run(self, slot: Slot, order: TrialOrder) -> None:
-        """Gives a trial to an idle slot."""
-        slot.trial = order.number
-        slot.process.send(Run(order=order))
+    def run(self, slot: Slot, order: TrialOrder, seen: dict[int, Observation]) -> None:
+        """Gives a trial to a slot that has room, with what the trials in `seen` have shown."""
+        slot.trials.add(order.number)
+        slot.alone = order.alone
+        slot.told |= seen.keys()
+        slot.process.send(Run(order=order, observations=tuple(seen.values())))
 
-    def stop(self, slot: Slot, *, checkpoint: bool) -> None:
-        """Asks the slot's trial to end at its next step."""
-        assert slot.trial is not None
-        slot.process.send(Stop(number=slot.trial, checkpoint=checkpoint))
+    def emptiest_first(self) -> Iterator[Slot]:
+        """A slot with room, again and again while there is one, the emptiest at each moment."""
+        while with_room := [slot for slot in self.slots if slot.has_room]:
+            slot = min(with_room, key=lambda one: (len(one.trials), one.index))
+            before = len(slot.trials)
+            yield slot
+            if len(slot.trials) == before:
+                return
+
+    def stop(self, slot: Slot, number: int, *, checkpoint: bool) -> None:
+        """Asks a trial of the slot to end at its next step."""
+        slot.process.send(Stop(number=number, checkpoint=checkpoint))
 
     def kill_hung(self, slot: Slot, silent_s: float) -> None:
         """Kills a runner that says nothing any more; its death shows up in `poll`."""
@@ -110,10 +132,13 @@ class Pool:
                 found.append((slot, self._bury(slot)))
         return found
 
-    def release(self, slot: Slot, *, clean: bool) -> None:
-        """The slot's trial is over; a runner that is not clean is replaced."""
-        slot.trial = None
-        if not clean:
+    def release(self, slot: Slot, number: int, *, clean: bool) -> None:
+        """A trial of the slot is over; a runner that is not clean is replaced after its last."""
+        if number not in slot.trials:
+            return  # its runner was replaced meanwhile
+        slot.trials.discard(number)
+        slot.worn |= not clean
+        if slot.worn and not slot.trials:
             self.replace(slot)
 
     def replace(self, slot: Slot) -> bool:
@@ -122,9 +147,12 @@ class Pool:
             self._selector.unregister(slot.process)
         slot.process.kill()
         slot.process.close()
-        slot.facts, slot.trial = None, None
+        slot.facts, slot.worn = None, False
+        slot.trials.clear()
+        slot.told.clear()
         if self._closing or slot.setup_deaths >= SETUP_DEATHS:
             self.slots.remove(slot)
+            slot.dead = False
             return False
         slot.process, slot.dead = self._spawn(slot.index), False
         slot.spawned = slot.cpu_moved = time.monotonic()
@@ -137,7 +165,7 @@ class Pool:
             slot.process.send(Quit())
         deadline = time.monotonic() + 3.0
         for slot in self.slots:
-            if slot.trial is not None:
+            if slot.trials:
                 slot.process.kill()
             slot.process.close(max(0.1, deadline - time.monotonic()))
         self._selector.close()
@@ -151,6 +179,8 @@ class Pool:
                 memory_limit_bytes=self._placement.memory_limit_bytes,
                 gpu=self._placement.gpus[index] is not None,
                 zero_shot=index == 0 and not self.zero_shot_known,
+                pack=self._placement.pack or self._lanes,
+                cache_dir=str(self._runs_dir.parent / CACHE),
             )
         )
         return process
@@ -161,7 +191,7 @@ class Pool:
 
     def _note(self, slot: Slot, event: Event) -> None:
         if isinstance(event, Ready):
-            slot.facts = event.facts
+            slot.facts, self._lanes = event.facts, event.facts.lanes
             slot.setup_deaths = 0
         elif isinstance(event, SetupFailed) and not self._any_ready():
             raise HpoError(event.message)

@@ -7,14 +7,15 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpo.machine import kernel_kills
+from hpo.machine import kernel_kills, process_stat
 from hpo.protocol import HUNG, OUT_OF_MEMORY, Command, Event, read_event, to_line
+from hpo.search.database.urls import FILE_VARIABLE, VARIABLE
 
 MODULE = "hpo.training.runner"
 CHUNK = 1 << 16
 KEPT_LOG_LINES = 40
 CLOSE_S = 5.0
-PRIVATE = {"HPO_STORAGE", "HPO_STORAGE_FILE", "PGPASSWORD", "PGPASSFILE", "MYSQL_PWD"}
+PRIVATE = {VARIABLE, FILE_VARIABLE, "PGPASSWORD", "PGPASSFILE", "MYSQL_PWD"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,12 +120,8 @@ class RunnerProcess:
 
     def cpu_seconds(self) -> float:
         """Processor time that it has taken, as a sign of life of one that says nothing yet."""
-        try:
-            stat = Path(f"/proc/{self._process.pid}/stat").read_text()
-        except OSError:
-            return 0.0
-        fields = stat.rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        user_and_system = process_stat(self._process.pid)[11:13]
+        return sum(map(int, user_and_system)) / os.sysconf("SC_CLK_TCK")
 
     def close(self, timeout_s: float = CLOSE_S) -> None:
         """Waits for its end, and enforces it."""

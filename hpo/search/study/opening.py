@@ -9,12 +9,14 @@ from sqlalchemy import URL
 
 from hpo.errors import StorageError
 from hpo.search.database import tables
+from hpo.search.database.cached import StudyStorage
 from hpo.search.database.leases import Leases
 from hpo.search.database.storage import connect, exclusive
 from hpo.search.database.urls import redacted
 from hpo.search.study import fingerprint
 from hpo.search.study.budget import wall_clock, write_budget
-from hpo.search.study.sampler import GatedTPESampler, median_pruner
+from hpo.search.study.pruner import MedianPruner
+from hpo.search.study.sampler import GatedTPESampler
 from hpo.search.study.space import distributions
 from hpo.specs import ConstantParam, StudySpec
 
@@ -39,7 +41,7 @@ def open_study(
     storage = connect(url)
     with exclusive(url):
         study = optuna.create_study(
-            storage=storage,
+            storage=StudyStorage(storage),
             study_name=spec.name,
             direction=spec.objective.direction,
             load_if_exists=True,
@@ -48,7 +50,7 @@ def open_study(
                 seed=spec.search.seed,
                 startup_trials=spec.search.startup_trials,
             ),
-            pruner=median_pruner(
+            pruner=MedianPruner(
                 startup_trials=spec.pruner.startup_trials,
                 min_trials=spec.pruner.min_trials,
                 warmup_steps=_after_warmup(spec, samples),

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
+
+Rows = dict[int, tuple[float, ...]]
+"""Parameters of ended trials by id, as TPE represents them; empty where one is missing."""
 
 
 class GatedTPESampler(BaseSampler):
@@ -27,6 +29,7 @@ class GatedTPESampler(BaseSampler):
         self._seed = seed
         self._startup_trials = startup_trials
         self._independent: tuple[int, RandomSampler] | None = None
+        self._rows: Rows = {}
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -41,12 +44,7 @@ class GatedTPESampler(BaseSampler):
         """All parameters jointly, by TPE."""
         if not search_space:
             return {}
-        tpe = TPESampler(
-            n_startup_trials=0,
-            multivariate=True,
-            constant_liar=True,
-            seed=_seed(self._seed, trial.number),
-        )
+        tpe = _TPE(_seed(self._seed, trial.number), self._rows)
         return tpe.sample_relative(study, trial, search_space)
 
     def sample_independent(
@@ -72,15 +70,38 @@ class GatedTPESampler(BaseSampler):
         """Nothing: constraints are set by the ledger."""
 
 
+class _TPE(TPESampler):
+    """Optuna's, with the parameters of an ended trial represented once, not for every fit."""
+
+    def __init__(self, seed: int, rows: Rows) -> None:
+        super().__init__(n_startup_trials=0, multivariate=True, constant_liar=True, seed=seed)
+        self._rows = rows
+
+    def _sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return self._sample(study, trial, search_space)  # the start-up is over
+
+    def _get_internal_repr(
+        self, trials: list[FrozenTrial], search_space: dict[str, BaseDistribution], study: Study
+    ) -> dict[str, np.ndarray]:
+        found = [row for trial in trials if (row := self._row(trial, search_space, study))]
+        columns = np.array(found, dtype=float).reshape(-1, len(search_space)).T
+        return dict(zip(search_space, columns, strict=True))
+
+    def _row(
+        self, trial: FrozenTrial, space: dict[str, BaseDistribution], study: Study
+    ) -> tuple[float, ...]:
+        row = self._rows.get(trial._trial_id)
+        if row is None:
+            params = self._get_params(trial, study)
+            there = space.keys() <= params.keys()
+            row = tuple(d.to_internal_repr(params[name]) for name, d in space.items() if there)
+            if trial.state.is_finished():
+                self._rows[trial._trial_id] = row
+        return row
+
+
 def _seed(study_seed: int, number: int) -> int:
     """32 bits for one trial of one study seed."""
     return int(np.random.SeedSequence([study_seed, number]).generate_state(1)[0])
-
-
-def median_pruner(
-    *, startup_trials: int, min_trials: int, warmup_steps: int
-) -> optuna.pruners.BasePruner:
-    """Optuna's median pruner; steps are samples seen (Golovin et al. 2017)."""
-    return optuna.pruners.MedianPruner(
-        n_startup_trials=startup_trials, n_warmup_steps=warmup_steps, n_min_trials=min_trials
-    )

@@ -1,15 +1,19 @@
 """What can be tuned: one module a task, each with a `load` that returns a `Task`."""
 
 import importlib
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from hpo.data import Example
+from hpo.data import Example, Examples
 from hpo.errors import MissingError
-from hpo.specs import StudySpec
+from hpo.specs import DataSpec, ModelSpec, TrialConfig
+from hpo.training.base.features import Features, Prefix
+from hpo.training.base.losses import Losses
 
 
 class Row(Protocol):
@@ -19,6 +23,10 @@ class Row(Protocol):
     def length(self) -> int:
         """Tokens, as a measure of the memory it needs."""
 
+    @property
+    def targets(self) -> int:
+        """Tokens that its loss is summed over."""
+
 
 class Task(Protocol):
     """A frozen base in eval mode, and what is done with it. Never changes a weight."""
@@ -27,7 +35,17 @@ class Task(Protocol):
     target_pattern: str
     """Regular expression of the Linears that get adapters, as PEFT's `target_modules`."""
     target_scope: str
-    """Name of the only part that may hold them."""
+    """Name of the only part that may hold them; empty where any may."""
+    head: str | None
+    """Name of a Linear that every trial trains as a whole, from the base's weights on."""
+    prefix: str | None
+    """Name of the module that images go through first. Its output can be computed once for all
+    trials, as long as no adapter lies in it."""
+    longest: int
+    """Tokens of the longest training row, where shapes of adapted layers depend on the other rows
+    of a batch; else 0. Dropout is drawn for so many, so that it never depends on other rows."""
+    metrics: tuple[str, ...]
+    """Names of what it measures beside val loss."""
 
     @property
     def held_bytes(self) -> int:
@@ -39,25 +57,66 @@ class Task(Protocol):
     def collate(self, rows: Sequence[Any]) -> dict[str, Tensor]:
         """A batch on the device. Raises DataError for an image that cannot be read."""
 
-    def token_losses(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Summed loss and number of target tokens of every row, both (B,).
+    def frozen_prefix(self) -> Prefix:
+        """The module `prefix` and what goes into it."""
 
-        Raises NonFiniteError with the place of the first NaN or infinity.
-        """
+    def use(self, features: Features) -> None:
+        """Takes outputs of `prefix` from here from now on, and lets go of its weights."""
+
+    def losses(self, batch: dict[str, Tensor]) -> Losses:
+        """The loss of every row, and where it would not be finite."""
+
+    def weights(self, rows: Sequence[Any], config: TrialConfig) -> Tensor | None:
+        """The weight of every row's loss in training (B,); None for 1."""
+
+    def measure(self, rows: Sequence[Any], predictions: Tensor) -> dict[str, float]:
+        """The metrics, of what the model answered to all rows of the val set (R,)."""
 
     def verify(self) -> list[str]:
         """Holds what could silently be wrong; says what held. Raises HpoError."""
 
 
-def load_task(
-    study: StudySpec, *, device: torch.device, dtype: torch.dtype, cache_bytes: int
-) -> Task:
-    """Loads the base of a study by its task's module; it keeps at most `cache_bytes`."""
-    module = importlib.import_module(f"hpo.training.tasks.{study.task}")
-    task: Task = module.load(
-        study.model, study.data, device=device, dtype=dtype, cache_bytes=cache_bytes
-    )
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What a task is loaded from, and to where."""
+
+    model: ModelSpec
+    data: DataSpec
+    examples: Examples
+    device: torch.device
+    dtype: torch.dtype
+    cache_bytes: int
+    """What it may keep of preprocessed inputs."""
+
+
+def load_task(name: str, source: Source) -> Task:
+    """Loads the base of a study by its task's module.
+
+    Raises:
+        MissingError: it is not there, or not of the task's architecture.
+        DataError: the examples do not suit the task.
+    """
+    task: Task = importlib.import_module(f"hpo.training.tasks.{name}").load(source)
     return task
+
+
+def targets_of(adapt: str, named: dict[str, str]) -> str:
+    """The regular expression that `model.adapt` stands for.
+
+    Args:
+        named: the task's names, each with its expression.
+
+    Raises:
+        MissingError: it is neither a name nor an expression.
+    """
+    try:
+        re.compile(adapt)
+    except re.error as error:
+        raise MissingError(
+            f"model.adapt = {adapt!r} is no regular expression ({error}); use one, or one of "
+            f"{', '.join(named)}"
+        ) from error
+    return named.get(adapt, adapt)
 
 
 def require(held: bool, problem: str) -> None:

@@ -5,29 +5,41 @@ The stock transformers model and processor. The forward pass goes through the mo
 checked on the way.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import PIL
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from hpo.data import Example
 from hpo.errors import DataError, MissingError
-from hpo.specs import DataSpec, ModelSpec
-from hpo.training.finite import check_finite
-from hpo.training.pixels import PixelCache
-from hpo.training.tasks import Row, require
+from hpo.specs import TrialConfig
+from hpo.training.base.features import SLOT, Features, Prefix
+from hpo.training.base.losses import Losses, row_sums
+from hpo.training.base.pixels import PixelCache
+from hpo.training.tasks import Row, Source, require, targets_of
 from hpo.weights import find_weights
 
 IGNORED = -100
+SAMPLE = 4096  # values of a tensor, at each end, that go into a digest
 QFORMER = (
     r"^(?:.*\.)?qformer\.encoder\.layer\.\d+\.(?:(?:cross)?attention\."
     r"(?:attention\.(?:query|key|value)|output\.dense)|(?:intermediate|output)(?:_query)?\.dense)$"
 )
+LANGUAGE = (
+    r"^(?:.*\.)?language_model\.(?:.*\.)?(?:SelfAttention|EncDecAttention|self_attn)\."
+    r"(?:q|k|v|o)(?:_proj)?$"
+)
+TARGETS = {"qformer": QFORMER, "qformer+lm": f"(?:{QFORMER})|(?:{LANGUAGE})"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,21 +56,41 @@ class CaptionRow:
         """Tokens that the language model sees."""
         return len(self.prompt) + len(self.target)
 
+    @property
+    def targets(self) -> int:
+        """Tokens of the caption, its end included."""
+        return len(self.target)
+
+
+class Known(nn.Module):
+    """Stands where the vision tower was, and hands on what the tower made of an image before."""
+
+    def forward(self, pixel_values: Tensor, **_: Any) -> BaseModelOutputWithPooling:
+        """Outputs (B, N, D), which come in the place of pixels."""
+        return BaseModelOutputWithPooling(last_hidden_state=pixel_values)
+
 
 class Captioning:
     """A frozen InstructBLIP and its processor."""
 
-    target_pattern = QFORMER
-    target_scope = "qformer"
+    target_scope = ""
+    head = None
+    prefix = "vision_model"
+    metrics = ()
 
-    def __init__(self, model: Any, processor: Any, data: DataSpec, cache_bytes: int) -> None:
+    def __init__(self, model: Any, processor: Any, source: Source) -> None:
         self.model: nn.Module = model.eval().requires_grad_(False)
+        self.target_pattern = targets_of(source.model.adapt, TARGETS)
+        if source.model.adapt == "qformer":
+            self.target_scope = "qformer"
         self._stock = model
         self._processor = processor
-        self._max_length = data.max_length
+        self._max_length = source.data.max_length
         self._seq2seq = not model.config.use_decoder_only_language_model
         self._queries = int(model.config.num_query_tokens)
-        self._pixels = PixelCache(processor.image_processor, cache_bytes)
+        self._pixels = PixelCache(processor.image_processor, source.cache_bytes)
+        self._features: Features | None = None
+        self._longest_prompt = self.longest = 0
 
     @property
     def held_bytes(self) -> int:
@@ -67,7 +99,46 @@ class Captioning:
 
     def encode(self, examples: Sequence[Example]) -> list[Row]:
         """Token ids of the examples, captions cut at `data.max_length` tokens."""
-        return [self._row(example) for example in examples]
+        rows = [self._row(example) for example in examples]
+        longest = (len(row.qformer_prompt) for row in rows)
+        self._longest_prompt = max(self._longest_prompt, *longest)
+        if self.target_scope != "qformer":  # the language model's shapes vary
+            ids = (max(len(row.prompt), len(row.target)) for row in rows)
+            self.longest = max(self.longest, *ids)
+        return list(rows)
+
+    def frozen_prefix(self) -> Prefix:
+        """The vision tower and what goes into it."""
+        tower, device = self._stock.vision_model, self._stock.device
+        parts = {
+            "transformers": transformers.__version__,
+            "torch": torch.__version__,
+            "device": str(torch.cuda.get_device_name(device) if device.type == "cuda" else device),
+            "weights": _digest(tower),
+            "tower": self._stock.config.vision_config.to_json_string(),
+            "products": torch.get_float32_matmul_precision(),
+            "pillow": PIL.__version__,
+            "images at a time": str(SLOT),
+            "pixels": self._processor.image_processor.to_json_string(),
+        }
+
+        def forward(pixels: Tensor) -> Tensor:
+            output: Tensor = tower(pixels.to(device, self._stock.dtype)).last_hidden_state
+            return output
+
+        read = self._pixels.read
+        return Prefix(identity=json.dumps(parts, sort_keys=True), read=read, forward=forward)
+
+    def use(self, features: Features) -> None:
+        """From now on outputs of the vision tower come from here; its weights are let go of."""
+        self._features = features
+        self._stock.vision_model = Known()
+
+    def _images(self, rows: Sequence[CaptionRow]) -> Tensor:
+        """Pixels (B, 3, H, W), or what the vision tower made of them (B, N, D)."""
+        if self._features is not None:
+            return self._features.get([row.example for row in rows])
+        return torch.stack([self._pixels.get(row.example) for row in rows])
 
     def _row(self, example: Example) -> CaptionRow:
         tokenizer = self._processor.tokenizer
@@ -91,8 +162,8 @@ class Captioning:
     def collate(self, rows: Sequence[CaptionRow]) -> dict[str, Tensor]:
         """A batch on the device, padded on the right.
 
-        pixel_values (B, 3, H, W), qformer_input_ids (B, Tq), input_ids (B, T) with masks, and
-        labels: (B, Tl) captions for FLAN-T5; (B, T) like input_ids for a decoder-only model.
+        pixel_values as `_images` gives them, qformer_input_ids (B, Tq), input_ids (B, T), masks,
+        and labels: (B, Tl) captions for FLAN-T5; (B, T) like input_ids for a decoder-only model.
         """
         prompts = [row.prompt for row in rows]
         labels = [row.target for row in rows]
@@ -100,11 +171,14 @@ class Captioning:
             labels = [[IGNORED] * len(r.prompt) + r.target for r in rows]
             prompts = [r.prompt + r.target for r in rows]
         input_ids, attention_mask = self._pad(prompts, self._processor.tokenizer)
+        # where adapters are, shapes must not depend on the other rows, or dropout would, too
         qformer_ids, qformer_mask = self._pad(
-            [row.qformer_prompt for row in rows], self._processor.qformer_tokenizer
+            [row.qformer_prompt for row in rows],
+            self._processor.qformer_tokenizer,
+            least=self._longest_prompt,
         )
         batch = {
-            "pixel_values": torch.stack([self._pixels.get(row.example) for row in rows]),
+            "pixel_values": self._images(rows),
             "qformer_input_ids": qformer_ids,
             "qformer_attention_mask": qformer_mask,
             "input_ids": input_ids,
@@ -114,30 +188,32 @@ class Captioning:
         counts = (input_ids == self._stock.config.image_token_id).sum(1)
         if not bool((counts == self._queries).all()):
             raise AssertionError(f"{counts.tolist()} image tokens in the rows of a batch")
-        return {name: tensor.to(self._stock.device) for name, tensor in batch.items()}
+        return {name: self._sent(tensor) for name, tensor in batch.items()}
 
-    def _pad(self, ids: list[list[int]], tokenizer: Any) -> tuple[Tensor, Tensor]:
-        """(ids, mask), both (B, T)."""
-        padding = tokenizer.pad_token_id or 0
-        padded = pad_sequence([torch.tensor(row) for row in ids], True, padding)
-        mask = pad_sequence([torch.ones(len(row), dtype=torch.long) for row in ids], True, 0)
+    def _sent(self, tensor: Tensor) -> Tensor:
+        """On the device; from pinned memory, so that a GPU is not waited for."""
+        device = self._stock.device
+        if device.type == "cuda" and tensor.device.type == "cpu":
+            tensor = tensor.pin_memory()
+        return tensor.to(device, non_blocking=True)
+
+    def _pad(
+        self, ids: list[list[int]], tokenizer: Any, *, least: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """(ids, mask), both (B, T), T at least `least`."""
+        padding, width = tokenizer.pad_token_id or 0, max(least, *map(len, ids))
+        padded = torch.tensor([row + [padding] * (width - len(row)) for row in ids])
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids])
         return padded, mask
 
-    def token_losses(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Summed loss and number of target tokens of every row, both (B,).
-
-        Raises:
-            NonFiniteError: names the first of query embeddings, projection and loss that holds
-                a NaN or an infinity.
-        """
+    def losses(self, batch: dict[str, Tensor]) -> Losses:
+        """The loss of every row; query embeddings and projection are looked at on the way."""
         features = self._stock.get_image_features(
             batch["pixel_values"],
             qformer_input_ids=batch["qformer_input_ids"],
             qformer_attention_mask=batch["qformer_attention_mask"],
         )
         query_embeddings = features.qformer_outputs.last_hidden_state[:, : self._queries]
-        check_finite("query embeddings", query_embeddings)
-        check_finite("language projection", features.pooler_output)
         labels = batch["labels"]
         extra = {}
         if self._seq2seq:
@@ -157,9 +233,18 @@ class Captioning:
         losses_BT = functional.cross_entropy(
             logits_BTV.transpose(1, 2).float(), labels, ignore_index=IGNORED, reduction="none"
         )
-        losses_B = losses_BT.sum(1)
-        check_finite("loss", losses_B)
-        return losses_B, (labels != IGNORED).sum(1)
+        places = {
+            "query embeddings": row_sums(query_embeddings),
+            "language projection": row_sums(features.pooler_output),
+        }
+        return Losses(rows=losses_BT.sum(1), places=places)
+
+    def weights(self, rows: Sequence[CaptionRow], config: TrialConfig) -> Tensor | None:
+        """Captions weigh the same."""
+
+    def measure(self, rows: Sequence[CaptionRow], predictions: Tensor) -> dict[str, float]:
+        """Val loss is all that is measured."""
+        return {}
 
     def verify(self) -> list[str]:
         """What the traps of this model are, each held; raises HpoError where one is not."""
@@ -182,20 +267,19 @@ class Captioning:
         return held
 
 
-def load(
-    model: ModelSpec, data: DataSpec, *, device: torch.device, dtype: torch.dtype, cache_bytes: int
-) -> Captioning:
+def load(source: Source) -> Captioning:
     """Loads base and processor from this machine.
 
     Raises:
         MissingError: weights or processor are not there, or of another architecture.
     """
+    model = source.model
     folder = find_weights(model.name, model.revision)
     try:
         processor = InstructBlipProcessor.from_pretrained(folder, local_files_only=True)
         stock, info = InstructBlipForConditionalGeneration.from_pretrained(
             folder,
-            dtype=dtype,
+            dtype=source.dtype,
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
@@ -211,4 +295,15 @@ def load(
         f"model {model.name}: {folder} lacks {len(missing)} tensors of an InstructBLIP, such as "
         f"{missing[:1]}; download all of it, or give another by --model DIR",
     )
-    return Captioning(stock.to(device), processor, data, cache_bytes)
+    return Captioning(stock.to(source.device), processor, source)
+
+
+def _digest(module: nn.Module) -> str:
+    """Identifies weights: of every tensor name, shape, type and its first and last values."""
+    state = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        flat = tensor.flatten()
+        ends = torch.cat([flat[:SAMPLE], flat[-SAMPLE:]]).float().cpu()
+        state.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        state.update(ends.numpy().tobytes())
+    return state.hexdigest()

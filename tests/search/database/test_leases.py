@@ -155,7 +155,7 @@ def test_clocks_that_differ_by_hours_change_nothing(postgres_url, spec, worker, 
     trial = ours.ask().trial_id
     look = lambda: abandoned(theirs.leases)  # noqa: E731
     assert pass_time(clock, LEASE_S - 1, look) == []
-    ours.renew({trial: sign()})
+    ours.leases.renew({trial: sign()})
     assert pass_time(clock, LEASE_S - 1, look) == []
     assert pass_time(clock, 1 + LOOK_S, look) == [trial]
 

@@ -44,6 +44,33 @@ def test_a_death_is_told_apart_by_its_cause(known, before, outcome):
     assert "SIGKILL" in ending.reason
 
 
+@pytest.mark.parametrize(
+    ("known", "alone"),
+    [
+        ({}, True),
+        ({"by_signal": True}, False),
+        ({"hung": True, "by_signal": True}, True),
+        (KERNEL, True),
+        ({"out_of_memory": True}, True),
+    ],
+)
+def test_a_death_under_several_trials_blames_none_of_them(known, alone):
+    for before in (False, True):
+        ending = of_death(death(**known), killed_before=before, beside=2)
+        hung = Outcome.HUNG if known.get("hung") else Outcome.LOST
+        assert (ending.outcome, ending.retry_alone) == (hung, alone)
+
+
+def test_an_oom_beside_others_is_tried_again_alone():
+    fault = Fault(outcome=Outcome.OOM, reason="out of memory at step 3")
+    beside = of_finished(
+        finished(fault=fault, shared=True), None, best=("val loss", 1.0), capacity_bytes=None
+    )
+    assert (beside.outcome, beside.retry_alone) == (Outcome.PREEMPTED, True)
+    alone = of_finished(finished(fault=fault), None, best=("val loss", 1.0), capacity_bytes=None)
+    assert (alone.outcome, alone.retry_alone) == (Outcome.OOM, False)
+
+
 def test_a_crash_keeps_the_last_words():
     crashed = of_death(death(), killed_before=False)
     assert crashed.attributes()["traceback"] == "the last words"
@@ -62,7 +89,7 @@ def finished(**more):
 
 
 def test_a_trial_at_its_end_is_complete_with_its_best_val_loss():
-    ending = of_finished(finished(), None, best=1.5, capacity_bytes=2 * GIB)
+    ending = of_finished(finished(), None, best=("val loss", 1.5), capacity_bytes=2 * GIB)
     assert (ending.outcome, ending.value) == (Outcome.COMPLETE, 1.5)
     assert ending.violation() == -1.0
     assert ending.attributes() == {
@@ -77,7 +104,7 @@ def test_a_trial_at_its_end_is_complete_with_its_best_val_loss():
 )
 def test_a_fault_is_what_the_runner_says(outcome):
     fault = Fault(outcome=outcome, reason="because", step=2, where="here", traceback="File x")
-    ending = of_finished(finished(fault=fault), None, best=1.5, capacity_bytes=None)
+    ending = of_finished(finished(fault=fault), None, best=("val loss", 1.5), capacity_bytes=None)
     assert (ending.outcome, ending.reason, ending.value) == (outcome, "because", None)
     found = ending.attributes()
     assert (found[f"{outcome}_step"], found[f"{outcome}_where"]) == (2, "here")
@@ -87,7 +114,7 @@ def test_a_fault_is_what_the_runner_says(outcome):
 def test_what_the_driver_had_decided_stands():
     decided = Ending(outcome=Outcome.PRUNED, reason="above the median", details={"pruner": "m"})
     for event in (finished(stopped=True), finished(fault=OOM), finished()):
-        ending = of_finished(event, decided, best=1.5, capacity_bytes=None)
+        ending = of_finished(event, decided, best=("val loss", 1.5), capacity_bytes=None)
         assert (ending.outcome, ending.value) == (Outcome.PRUNED, None)
         assert ending.attributes()["pruner"] == "m"
         assert ending.attributes()["seconds"] == 2.5

@@ -144,7 +144,8 @@ def test_files_of_nobody_are_left_alone(sweep, tmp_path):
 
 
 def test_the_first_of_equals_is_better():
-    assert best([complete(0, 2.0), complete(1, 1.0), complete(2, 1.0), failed(3)]) == [1, 2, 0]
+    ranked = best([complete(0, 2.0), complete(1, 1.0), complete(2, 1.0), failed(3)])
+    assert [trial.number for trial in ranked] == [1, 2, 0]
 
 
 def test_only_live_trials_and_their_ancestors_need_checkpoints():
@@ -171,6 +172,14 @@ def test_a_folder_that_cannot_be_tidied_is_said_and_no_error(tmp_path, clock):
     keeper = Keeper(tmp_path, adapters=1, quota_bytes=1, monotonic=clock)
     (tmp_path / "trial-00000" / "checkpoint.safetensors").mkdir(parents=True)
     assert "cannot be tidied now" in keeper.sweep(lambda: [failed(0)], now=True)
+
+
+def test_a_folder_whose_first_driver_was_killed_before_it_could_write_is_taken_over(tmp_path):
+    (tmp_path / "study.json").touch()
+    own_folder(tmp_path, "a" * 32)
+    with pytest.raises(MissingError, match="another study of this name"):
+        own_folder(tmp_path, "b" * 32)
+    assert [path.name for path in tmp_path.iterdir()] == ["study.json"]
 
 
 def test_drivers_that_start_at_once_share_the_folder(tmp_path):

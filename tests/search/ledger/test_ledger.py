@@ -69,22 +69,33 @@ def test_every_outcome_is_written_with_its_reason(database_url, spec, worker):
         assert len(waiting(ledger)) == (CONSEQUENCES[outcome].tries > 1)
 
 
+def watch_commits(ledger, look):
+    """What is seen from elsewhere before and after every transaction of a ledger."""
+    dialect, seen = ledger.leases._engine.dialect, []
+    commit = dialect.do_commit
+
+    def do_commit(connection):
+        seen.append(look())
+        commit(connection)
+        seen.append(look())
+
+    dialect.do_commit = do_commit
+    return seen
+
+
 @pytest.mark.parametrize("outcome", [Outcome.COMPLETE, Outcome.OOM, Outcome.LOST])
-def test_attributes_are_written_before_the_trial_is_told(ledger, outcome):
-    asked, seen = ledger.ask(), []
-    tell = ledger.study.tell
-
-    def told(*args, **settings):
-        seen.append(trial(ledger, 0))
-        return tell(*args, **settings)
-
-    ledger.study.tell = told
+def test_a_trial_is_told_with_all_that_is_known_at_once(ledger, outcome, worker, spec):
+    asked = ledger.ask()
+    elsewhere = worker(spec, ledger.leases._engine.url, "there:2")
+    seen = watch_commits(ledger, lambda: trial(elsewhere, 0))
     finish(ledger, asked, outcome, stats=STATS)
-    (before,) = seen
-    assert before.state == TrialState.RUNNING
-    assert before.user_attrs == trial(ledger, 0).user_attrs
-    assert before.user_attrs["outcome"] == str(outcome)
-    assert bool(before.constraints) == (outcome != Outcome.LOST)
+    ended = trial(elsewhere, 0)
+    assert ended.user_attrs["outcome"] == str(outcome)
+    assert bool(ended.constraints) == (outcome != Outcome.LOST)
+    for before in (t for t in seen if t != ended):
+        assert (before.state, before.user_attrs) == (TrialState.RUNNING, {})
+        assert (before.value, before.constraints) == (None, {})
+    assert seen[0] != ended == seen[-1]
 
 
 def test_an_out_of_memory_has_a_graded_constraint_and_no_value(database_url, spec, worker):
@@ -124,7 +135,7 @@ def test_reports_lie_on_the_grid_and_the_median_prunes(ledger):
         "outcome": "pruned",
         "pruner": "median",
         "pruned_at_samples": 32,
-        "pruned_val_loss": 9.0,
+        "pruned_value": 9.0,
         "pruned_median": 1.0,
     }.items():
         assert ended.user_attrs[key] == value
@@ -148,6 +159,15 @@ def test_a_trial_that_was_failed_by_hand_stays_so(ledger):
     assert states(ledger) == [TrialState.FAIL]
 
 
+@pytest.mark.parametrize("outcome", [Outcome.LOST, Outcome.PREEMPTED, Outcome.CRASHED])
+def test_a_trial_that_was_failed_by_hand_is_not_tried_again(ledger, outcome):
+    asked = ledger.ask()
+    ledger.study.tell(asked.number, state=TrialState.FAIL)
+    finish(ledger, asked, outcome)
+    assert states(ledger) == [TrialState.FAIL]
+    assert owners(ledger.leases) == {}
+
+
 def lose(ours, theirs, clock):
     """A trial of ours that they have declared lost."""
     asked = ours.ask()
@@ -167,7 +187,7 @@ def test_the_end_of_a_trial_that_was_lost_changes_nothing_at_all(lost, outcome):
     ours, asked = lost
     before = everything(ours.leases)
     ours.finish(asked, ending(outcome, stats=STATS), device_seconds=9.0)
-    assert ours.renew({asked.trial_id: sign(samples_seen=32)}) == {asked.trial_id}
+    assert ours.leases.renew({asked.trial_id: sign(samples_seen=32)}) == {asked.trial_id}
     assert everything(ours.leases) == before
 
 
@@ -205,7 +225,7 @@ def test_replayed_points_are_reported_and_never_prune(ledger):
 def test_a_lost_trial_keeps_the_device_time_of_its_lease(sqlite_url, spec, worker, clock):
     ours, theirs = worker(spec, sqlite_url, "here:1"), worker(spec, sqlite_url, "there:2")
     asked = ours.ask()
-    ours.renew({asked.trial_id: sign(samples_seen=24, device_seconds=7.5)})
+    ours.leases.renew({asked.trial_id: sign(samples_seen=24, device_seconds=7.5)})
     pass_time(clock, LEASE_S, theirs.reap)
     assert usage(ours.leases) == {"lost": (1, 7.5)}
     assert "here:1" in trial(ours, 0).user_attrs["reason"]
@@ -214,7 +234,7 @@ def test_a_lost_trial_keeps_the_device_time_of_its_lease(sqlite_url, spec, worke
 
 def test_a_trial_that_ended_before_its_lease_is_booked_as_it_ended(ledger, clock, worker, spec):
     asked = ledger.ask()
-    ledger.renew({asked.trial_id: sign(device_seconds=7.5)})
+    ledger.leases.renew({asked.trial_id: sign(device_seconds=7.5)})
     ledger._tell(asked, ending(Outcome.COMPLETE), {})  # and its worker died
     theirs = worker(spec, ledger.leases._engine.url, "there:2")
     assert pass_time(clock, LEASE_S, theirs.reap) == []

@@ -236,7 +236,7 @@ def test_a_lost_trial_is_ended_once(at_every_statement, sqlite_url, worker, cloc
     def lost(ledger):
         theirs = worker(ledger._spec, sqlite_url, "there:2")
         asked = theirs.ask()
-        theirs.renew({asked.trial_id: sign(device_seconds=7.0)})
+        theirs.leases.renew({asked.trial_id: sign(device_seconds=7.0)})
         pass_time(clock, LEASE_S - LOOK_S, ledger.reap)
         clock.now += LOOK_S
 

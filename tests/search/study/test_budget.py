@@ -69,9 +69,9 @@ def test_device_time_of_all_workers_counts_ended_or_not(sqlite_url, spec, worker
     ours, theirs = worker(spec, sqlite_url, "here:1"), worker(spec, sqlite_url, "there:2")
     ours.finish(ours.ask(), ending(Outcome.CRASHED), device_seconds=1800.0)
     live = theirs.ask()
-    theirs.renew({live.trial_id: sign(device_seconds=1799.0)})
+    theirs.leases.renew({live.trial_id: sign(device_seconds=1799.0)})
     assert ours.exhausted() == ("", 1.0)
-    theirs.renew({live.trial_id: sign(device_seconds=1800.0)})
+    theirs.leases.renew({live.trial_id: sign(device_seconds=1800.0)})
     assert "device time" in ours.exhausted()[0]
 
 

@@ -1,14 +1,16 @@
 """TPE with its start-up gated on COMPLETE trials, seeded by trial number."""
 
 import math
+import random
 import statistics
 
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import TrialState
+from optuna.samplers import TPESampler
+from optuna.trial import TrialState, create_trial
 
-from hpo.search.study.sampler import GatedTPESampler, median_pruner
+from hpo.search.study.sampler import GatedTPESampler, _seed
 
 SPACE = {
     "x": FloatDistribution(1e-5, 1.0, log=True),
@@ -172,31 +174,32 @@ def test_an_enqueued_configuration_comes_first_and_its_gaps_are_filled():
     assert 1e-5 <= params["x"] <= 1.0
 
 
-def curve(study, values):
-    """Reports values at 10, 20, ... samples; the step at which the trial was pruned, or None."""
-    trial = study.ask()
-    for step, value in zip((10, 20, 30), values, strict=True):
-        trial.report(value, step)
-        if trial.should_prune():
-            study.tell(trial, state=TrialState.PRUNED)
-            return step
-    study.tell(trial, values[-1])
-    return None
+def mixed(draw):
+    """A trial that has ended in one of the ways that TPE tells apart."""
+    params = {"x": 10 ** draw.uniform(-5, 0), "n": draw.choice(range(4, 33, 4)), "kind": "a"}
+    kind = draw.choice(("good", "good", "good", "pruned", "memory", "failed", "partial"))
+    if kind == "partial":
+        del params["n"]
+    state = {"pruned": TrialState.PRUNED, "memory": TrialState.PRUNED, "failed": TrialState.FAIL}
+    state = state.get(kind, TrialState.COMPLETE)
+    return create_trial(
+        state=state,
+        value=draw.random() if state == TrialState.COMPLETE else None,
+        params=params,
+        distributions={name: SPACE[name] for name in params},
+        intermediate_values={10: draw.random()} if kind == "pruned" else {},
+        constraints={"memory": draw.random() if kind == "memory" else 0.0},
+    )
 
 
-def pruning_study():
-    pruner = median_pruner(startup_trials=2, min_trials=2, warmup_steps=11)
-    return optuna.create_study(pruner=pruner)
-
-
-def test_a_trial_above_the_median_is_pruned_after_the_warm_up():
-    study = pruning_study()
-    assert [curve(study, (3.0, 2.0, 1.0)) for _ in range(2)] == [None, None]
-    assert curve(study, (9.0, 9.0, 9.0)) == 20
-    assert curve(study, (1.0, 1.0, 0.5)) is None
-
-
-def test_nothing_is_pruned_before_enough_trials_are_complete():
-    study = pruning_study()
-    assert curve(study, (3.0, 2.0, 1.0)) is None
-    assert curve(study, (9.0, 9.0, 9.0)) is None
+def test_what_is_drawn_is_what_optunas_own_sampler_draws():
+    """Whatever is kept between fits, to the last bit."""
+    draw, study = random.Random(0), new_study(startup=1)
+    study.add_trials([mixed(draw) for _ in range(60)])
+    for _ in range(15):
+        trial = study.ask()  # and goes on RUNNING
+        seed = _seed(0, trial.number)
+        stock = TPESampler(n_startup_trials=0, multivariate=True, constant_liar=True, seed=seed)
+        theirs = stock.sample_relative(study, study.trials[trial.number], SPACE)
+        assert suggested(trial) == theirs
+        study.add_trial(mixed(draw))

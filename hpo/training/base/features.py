@@ -1,0 +1,244 @@
+"""What the frozen prefix of a base makes of each image, computed once for all trials.
+
+A vision tower without adapters gives the same output for an image in every step of every trial;
+of InstructBLIP it is 38% of a training step and over half of an evaluation. The outputs lie in
+memory, or in a file of the host that all runners map, so that its pages are shared. The file's
+name is the hash of all that its content depends on, and its checksum lies beside it.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hpo.data import Example
+from hpo.errors import DataError
+
+PATIENCE_S = 1800.0  # what others may take to compute
+LOOK_S = 0.02
+SLOT = 8  # images of one pass: always so many, as results may depend on it in the last bit
+
+
+@dataclass(kw_only=True)
+class Prefix:
+    """The frozen first part of a base, with what goes into it."""
+
+    identity: str
+    """All that its output depends on but the image: weights, precision, preprocessing, device."""
+    read: Callable[[Example], Tensor]
+    """An example's input (...); raises DataError where its image is missing or broken."""
+    forward: Callable[[Tensor], Tensor]
+    """(B, ...) -> (B, N, D), on the device."""
+
+
+@dataclass(kw_only=True)
+class Features:
+    """Outputs (I, N, D) of I examples by name."""
+
+    values: Tensor
+    index: dict[str, int]
+    prefix: Prefix | None
+    """Still there while an image could not be read; None when nothing needs it any more."""
+    broken: dict[str, list[Example]] = field(default_factory=dict)
+    """By the name of an example whose image could not be read: those of its pass."""
+
+    def get(self, examples: Sequence[Example]) -> Tensor:
+        """Outputs (B, N, D) of a batch.
+
+        Raises:
+            DataError: an image is missing or broken, still.
+        """
+        for example in examples:
+            if example.name in self.broken:
+                self._mend(example)
+        chosen = torch.tensor([self.index[example.name] for example in examples])
+        return self.values[chosen.to(self.values.device)]
+
+    def _mend(self, example: Example) -> None:
+        """Reads an image that was not there, in its place among those of its pass."""
+        assert self.prefix is not None
+        blank = torch.zeros_like(self.prefix.read(example))
+        slot = self.broken[example.name]
+        outputs, broken = _one_pass(self.prefix, slot, blank)
+        for one, output in zip(slot, outputs, strict=True):
+            if one.name not in broken:
+                self.broken.pop(one.name, None)
+                self.values[self.index[one.name]] = output.to(self.values.device)
+
+
+def build(
+    prefix: Prefix, examples: Sequence[Example], *, folder: Path | None, limit_bytes: int
+) -> Features | None:
+    """The outputs for all examples, from a file where they were computed before.
+
+    Args:
+        folder: where files lie; None keeps them in memory only.
+        limit_bytes: of all files, or of the memory. Files that were not used for longest go.
+
+    Returns:
+        None if the outputs are larger than the limit, or if no image can be read: then trials
+        compute them, and say what is wrong.
+    """
+    unique = list({example.name: example for example in examples}.values())
+    blank = _blank(prefix, unique)
+    if blank is None:
+        return None
+    first, _ = _one_pass(prefix, unique[:1], blank)
+    size = first[0].nbytes * len(unique)
+    if size > limit_bytes:
+        return None
+    if folder is None:
+        return _computed(prefix, unique, blank)
+    path = folder / f"{_address(prefix, unique)}.safetensors"
+    try:
+        with _locked(path):  # one runner of a host computes, the others wait for it
+            return _shared(prefix, unique, path, blank, limit_bytes - size)
+    except OSError:  # nothing can be written there, or locked
+        return _computed(prefix, unique, blank)
+
+
+def _shared(
+    prefix: Prefix, examples: Sequence[Example], path: Path, blank: Tensor, free_bytes: int
+) -> Features:
+    """The outputs in a file, computed into it where it is not there."""
+    values = _read(path)
+    if values is None:
+        found = _computed(prefix, examples, blank)
+        if found.broken:
+            return found
+        _make_room(path.parent, free_bytes)
+        _write(path, found.values)
+        values = _read(path)
+        if values is None:
+            return found
+    return Features(values=values, index=_index(examples), prefix=None)
+
+
+def _blank(prefix: Prefix, examples: Sequence[Example]) -> Tensor | None:
+    """What stands for an image that cannot be read; None if none can be."""
+    for example in examples:
+        try:
+            return torch.zeros_like(prefix.read(example))
+        except DataError:
+            continue
+    return None
+
+
+def _computed(prefix: Prefix, examples: Sequence[Example], blank: Tensor) -> Features:
+    values: Tensor | None = None
+    unreadable: dict[str, list[Example]] = {}
+    for start in range(0, len(examples), SLOT):
+        slot = list(examples[start : start + SLOT])
+        outputs, broken = _one_pass(prefix, slot, blank)
+        if values is None:
+            values = outputs.new_empty((len(examples), *outputs.shape[1:]))
+        values[start : start + len(slot)] = outputs
+        unreadable |= dict.fromkeys(broken, slot)
+    assert values is not None
+    return Features(
+        values=values,
+        index=_index(examples),
+        prefix=prefix if unreadable else None,
+        broken=unreadable,
+    )
+
+
+@torch.no_grad()
+def _one_pass(prefix: Prefix, slot: Sequence[Example], blank: Tensor) -> tuple[Tensor, set[str]]:
+    """(outputs (B, N, D) on the CPU, names of those whose images cannot be read)."""
+    inputs, broken = [blank] * SLOT, set()
+    for position, example in enumerate(slot):
+        try:
+            inputs[position] = prefix.read(example)
+        except DataError:
+            broken.add(example.name)
+    return prefix.forward(torch.stack(inputs))[: len(slot)].cpu(), broken
+
+
+def _index(examples: Sequence[Example]) -> dict[str, int]:
+    return {example.name: position for position, example in enumerate(examples)}
+
+
+def _address(prefix: Prefix, examples: Sequence[Example]) -> str:
+    """The hash of what the outputs depend on."""
+    state = hashlib.sha256(prefix.identity.encode())
+    for example in examples:
+        state.update(f"\n{example.name} {example.content()}".encode())
+    return state.hexdigest()[:32]
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Waits for others that compute the same; not for ever, as one of them may hang.
+
+    It looks often: a runner that takes no processor time while it sets up is held to hang.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    until = time.monotonic() + PATIENCE_S
+    with path.with_suffix(".lock").open("a") as file:
+        while not _took(file) and time.monotonic() < until:
+            time.sleep(LOOK_S)
+        yield
+
+
+def _took(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _read(path: Path) -> Tensor | None:
+    """The outputs in a file, mapped; None where there is none or it is damaged."""
+    try:
+        if json.loads(path.with_suffix(".json").read_text())["sha256"] != _checksum(path):
+            return None
+        os.utime(path)  # it was used
+        with safe_open(path, framework="pt") as file:
+            values: Tensor = file.get_tensor("values")
+        return values
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+        return None
+
+
+def _write(path: Path, values: Tensor) -> None:
+    """Writes a file and its checksum; where the disk is full, nothing: memory holds it too."""
+    scratch = path.with_suffix(".writing")
+    try:
+        save_file({"values": values.contiguous()}, scratch)
+        path.with_suffix(".json").write_text(json.dumps({"sha256": _checksum(scratch)}) + "\n")
+        os.replace(scratch, path)
+    except (OSError, SafetensorError):
+        scratch.unlink(missing_ok=True)
+
+
+def _make_room(folder: Path, free_bytes: int) -> None:
+    """Removes what a killed runner left, and files not used for longest until the rest fits."""
+    for unfinished in folder.glob("*.writing"):
+        if time.time() - unfinished.stat().st_mtime > PATIENCE_S:  # its writer was killed
+            unfinished.unlink()
+    files = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
+    held = sum(path.stat().st_size for path in files)
+    for path in files:
+        if held <= free_bytes:
+            return
+        held -= path.stat().st_size
+        path.unlink()  # who has mapped it keeps it
+        path.with_suffix(".json").unlink(missing_ok=True)
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

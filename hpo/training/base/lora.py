@@ -1,0 +1,270 @@
+"""LoRA on a frozen base (Hu et al. 2021, arXiv:2106.09685), for several trials at a time.
+
+Every adapted Linear computes `base(x) + alpha/r * dropout(x) A^T B^T`, A (r, in), B (out, r). In
+a batch that holds the rows of several trials, the base computes all rows at once and every trial
+adds its part to its own. The base is wrapped once and never written to: without adapters it
+answers as if nothing had been wrapped. A head, where there is one, is each trial's own.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import accumulate
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hpo.errors import MissingError
+from hpo.training.base.lowrank import Part, adapted
+
+BLOCK = re.compile(r"\.(\d+)\.")
+
+
+class Attached:
+    """The adapters in a base, each with its number of consecutive rows; shared by all layers."""
+
+    def __init__(self) -> None:
+        self.adapters: Sequence[Adapter] = ()
+        self.rows: list[int] = []
+        self.longest = 0
+        """Tokens of the longest row there is; dropout is drawn for so many."""
+
+    def compute(self, index: int, base: nn.Linear, x: Tensor) -> Tensor:
+        """(B, ..., out) of layer `index` for x (B, ..., in), adapters included."""
+        flat = x.flatten(0, -2)
+        parts = self._parts(index, x, each=len(flat) // len(x)) if self.adapters else []
+        if not parts:
+            result: Tensor = base(x)
+            return result
+        return adapted(base, flat, parts).view(*x.shape[:-1], -1)
+
+    def head(self, base: nn.Linear, x: Tensor) -> Tensor:
+        """(B, ..., out) of the head for x (B, ..., in): of each trial's own."""
+        if not self.adapters:
+            result: Tensor = base(x)
+            return result
+        own = zip(self.adapters, torch.split(x, self.rows), strict=True)
+        return torch.cat([adapter.head(rows) for adapter, rows in own])
+
+    def _parts(self, index: int, x: Tensor, *, each: int) -> list[Part]:
+        """What adapters add to a layer; `each`: rows of the flat input for a row of the batch."""
+        firsts = accumulate(self.rows, initial=0)
+        found = [
+            adapter.part(index, x[first : first + rows], first * each, self.longest)
+            for adapter, rows, first in zip(self.adapters, self.rows, firsts, strict=False)
+        ]
+        return [part for part in found if part is not None]
+
+
+class LoraLinear(nn.Module):
+    """A frozen Linear with room for adapters."""
+
+    def __init__(self, base: nn.Linear, index: int, attached: Attached) -> None:
+        super().__init__()
+        self.base = base
+        self.index = index
+        self._attached = attached
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, ..., in) -> (B, ..., out)."""
+        return self._attached.compute(self.index, self.base, x)
+
+
+class Head(nn.Module):
+    """A Linear of which every trial trains its own copy."""
+
+    def __init__(self, base: nn.Linear, attached: Attached) -> None:
+        super().__init__()
+        self.base = base
+        self._attached = attached
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, ..., in) -> (B, ..., out)."""
+        return self._attached.head(self.base, x)
+
+
+class LoraBase:
+    """A model whose target Linears are wrapped; `unwrap` puts everything back."""
+
+    def __init__(
+        self, model: nn.Module, pattern: str, *, head: str | None = None, longest: int = 0
+    ) -> None:
+        """`longest`: tokens that dropout is drawn for, where rows are padded to others' length."""
+        self.model = model
+        found = [
+            (name, module)
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear) and re.match(pattern, name) and name != head
+        ]
+        if not found:
+            raise MissingError(
+                f"model.adapt: no Linear of this model matches {pattern}; give another expression"
+            )
+        self._attached = Attached()
+        self._attached.longest = longest
+        self.names = [name for name, _ in found]
+        self.layers = [LoraLinear(m, i, self._attached) for i, (_, m) in enumerate(found)]
+        for name, layer in zip(self.names, self.layers, strict=True):
+            self._replace(name, layer)
+        self.head_name = head
+        self.head: Head | None = None
+        if head is not None:
+            linear = model.get_submodule(head)
+            assert isinstance(linear, nn.Linear)
+            self.head = Head(linear, self._attached)
+            self._replace(head, self.head)
+
+    def unwrap(self) -> None:
+        """Puts the original Linears back."""
+        for name, layer in zip(self.names, self.layers, strict=True):
+            self._replace(name, layer.base)
+        if self.head is not None and self.head_name is not None:
+            self._replace(self.head_name, self.head.base)
+
+    @contextmanager
+    def attached(
+        self, adapters: Sequence["Adapter"], rows: Sequence[int], *, learns: bool
+    ) -> Iterator[None]:
+        """Within it the base computes with these adapters, each for its number of rows.
+
+        Args:
+            learns: whether adapters drop out, and their present weights get gradients.
+        """
+        with torch.set_grad_enabled(learns):
+            for adapter in adapters:
+                adapter.training = learns
+            self._attached.adapters, self._attached.rows = adapters, list(rows)
+            try:
+                yield
+            finally:
+                self._attached.adapters = ()
+
+    def touches(self, module: str) -> bool:
+        """Whether an adapted Linear lies in this module of the model."""
+        return any(name.startswith(f"{module}.") for name in self.names)
+
+    def covered(self, last_n: int | None) -> list[int]:
+        """Which adapted layers an adapter of the last `last_n` blocks has; None for all."""
+        if last_n is None:
+            return list(range(len(self.names)))
+        blocks = [_block(name) for name in self.names]
+        kept = sorted(set(blocks))[-last_n:]
+        return [index for index, block in enumerate(blocks) if block in kept]
+
+    def shapes(self, last_n: int | None = None) -> list[tuple[int, int]]:
+        """(in, out) of every adapted Linear."""
+        linears = [self.layers[index].base for index in self.covered(last_n)]
+        return [(linear.in_features, linear.out_features) for linear in linears]
+
+    def head_tensors(self) -> list[Tensor]:
+        """Weight (C, H) and, where there is one, bias (C,) of the head; none without a head."""
+        if self.head is None:
+            return []
+        linear = self.head.base
+        return [linear.weight] if linear.bias is None else [linear.weight, linear.bias]
+
+    def trainable(self, rank: int, last_n: int | None = None) -> int:
+        """Parameters of an adapter of this rank, head included."""
+        low_rank = sum(rank * (inputs + outputs) for inputs, outputs in self.shapes(last_n))
+        return low_rank + sum(tensor.numel() for tensor in self.head_tensors())
+
+    def _replace(self, name: str, module: nn.Module) -> None:
+        parent, _, child = name.rpartition(".")
+        setattr(self.model.get_submodule(parent), child, module)
+
+
+def _block(name: str) -> int:
+    """The number of the block that a module lies in; 0 where its name has none."""
+    numbers = BLOCK.findall(name)
+    return int(numbers[0]) if numbers else 0
+
+
+class Adapter:
+    """One trial's A and B of its layers, and its head, views into one flat parameter (P,).
+
+    Flat, because clipping, the optimizer and the copy of the best state are then one operation
+    each. The views share its memory, and are leaves: their gradients are asked for one by one.
+    """
+
+    def __init__(
+        self,
+        base: LoraBase,
+        *,
+        rank: int,
+        alpha: float,
+        dropout: float,
+        dtype: torch.dtype,
+        device: torch.device,
+        seed: int,
+        last_n: int | None = None,
+    ) -> None:
+        self.rank, self.alpha, self.dropout = rank, alpha, dropout
+        self.training = True
+        self.layers = base.covered(last_n)
+        self._places = {layer: 2 * place for place, layer in enumerate(self.layers)}
+        low_rank = [s for i, o in base.shapes(last_n) for s in ((rank, i), (o, rank))]
+        head = base.head_tensors()
+        self._shapes: list[tuple[int, ...]] = [*low_rank, *(tuple(t.shape) for t in head)]
+        self.generator = torch.Generator(device).manual_seed(seed)
+        flat = self._initial(torch.Generator().manual_seed(seed), len(low_rank), head)
+        self.flat = nn.Parameter(flat.to(device=device, dtype=dtype))
+        self.weights = [view.requires_grad_() for view in self.tensors(self.flat.detach())]
+
+    def _initial(self, generator: torch.Generator, low_rank: int, head: list[Tensor]) -> Tensor:
+        """A as PEFT draws it (Kaiming uniform, a = sqrt 5), B zero; on the CPU, in float32."""
+        parts = []
+        for index, shape in enumerate(self._shapes[:low_rank]):
+            part = torch.zeros(shape)
+            if index % 2 == 0:
+                nn.init.kaiming_uniform_(part, a=math.sqrt(5), generator=generator)
+            parts.append(part.flatten())
+        parts += [tensor.detach().flatten().float().cpu() for tensor in head]
+        return torch.cat(parts)
+
+    def tensors(self, flat: Tensor) -> list[Tensor]:
+        """A, B, A, B, ... of its layers, then the head's, as views into a flat tensor (P,)."""
+        pieces = torch.split(flat, [math.prod(shape) for shape in self._shapes])
+        return [piece.view(s) for piece, s in zip(pieces, self._shapes, strict=True)]
+
+    def learn(self, gradients: Sequence[Tensor]) -> None:
+        """Adds gradients of `weights` to that of the flat parameter."""
+        gradient = torch.cat([one.flatten() for one in gradients])
+        self.flat.grad = gradient if self.flat.grad is None else self.flat.grad.add_(gradient)
+
+    def part(self, index: int, x: Tensor, first: int, longest: int) -> Part | None:
+        """What it adds to layer `index` for its rows x (B, ..., in); None if it has none there.
+
+        Args:
+            first: of its rows in the flat input of the layer.
+            longest: tokens that dropout is drawn for at least.
+        """
+        place = self._places.get(index)
+        if place is None:
+            return None
+        return Part(
+            a=self.weights[place],
+            b=self.weights[place + 1],
+            scale=self.alpha / self.rank,
+            keep=self._keep(x, longest),
+            first=first,
+            rows=x[..., 0].numel(),
+        )
+
+    def head(self, x: Tensor) -> Tensor:
+        """(B, ..., out) of its head for x (B, ..., in)."""
+        weight, *bias = self.weights[2 * len(self.layers) :]
+        return functional.linear(x.to(weight.dtype), weight, *bias)
+
+    def _keep(self, x: Tensor, longest: int) -> Tensor | None:
+        """Dropout (N, in) from the trial's own generator, so that no other trial changes it."""
+        if not self.training or self.dropout == 0.0:
+            return None
+        shape = list(x.shape)
+        if x.dim() == 3:
+            shape[1] = max(shape[1], longest)
+        keep = torch.empty(shape, dtype=self.flat.dtype, device=x.device)
+        keep.bernoulli_(1.0 - self.dropout, generator=self.generator)
+        keep = keep[:, : x.shape[1]] if x.dim() == 3 else keep
+        return keep.flatten(0, -2).div_(1.0 - self.dropout)

@@ -1,0 +1,35 @@
+"""Preprocessed images, read when first needed and kept within a limit."""
+
+from typing import Any
+
+from torch import Tensor
+
+from hpo.data import Example
+from hpo.errors import DataError
+
+
+class PixelCache:
+    """Pixels (3, H, W) by example name; once full, further images are read every time."""
+
+    def __init__(self, image_processor: Any, limit_bytes: int) -> None:
+        self._process = image_processor
+        self._limit_bytes = limit_bytes
+        self.held_bytes = 0
+        self._pixels: dict[str, Tensor] = {}
+
+    def get(self, example: Example) -> Tensor:
+        """The example's pixels. Raises DataError if its image is missing or broken."""
+        pixels = self._pixels.get(example.name)
+        if pixels is None:
+            pixels = self.read(example)
+            if self.held_bytes + pixels.nbytes <= self._limit_bytes:
+                self._pixels[example.name] = pixels
+                self.held_bytes += pixels.nbytes
+        return pixels
+
+    def read(self, example: Example) -> Tensor:
+        """The example's pixels from its image; nothing is kept."""
+        if example.image is None:
+            raise DataError(f"{example.name}: it has no image; use a data.format with images")
+        pixels: Tensor = self._process(example.image(), return_tensors="pt")["pixel_values"][0]
+        return pixels

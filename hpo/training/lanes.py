@@ -1,0 +1,103 @@
+"""How many trials a runner takes at a time: measured, so that packing is never slower than not."""
+
+import time
+from dataclasses import dataclass
+from statistics import median
+
+from hpo.errors import DataError
+from hpo.specs import CategoricalParam, ConstantParam, TrialConfig, TrialOrder
+from hpo.training.base.forward import Forward, compute
+from hpo.training.memory.gauge import is_out_of_memory, release
+from hpo.training.trial.trial import Bench, new_adapter
+
+COUNTS = (1, 2, 4, 8)
+REPEATS = 4  # the first warms up
+WORTH = 1.05  # gain in rows a second below which one trial at a time is as good, and simpler
+ENOUGH = 0.97  # share of the best gain that a smaller pack is content with
+SAFE = 0.7  # share of the memory that a pack may be estimated to take
+RANK = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lanes:
+    """What a runner takes at a time."""
+
+    count: int
+    """Trials."""
+    rows: int
+    """Rows that at most share a forward pass."""
+
+
+def choose_lanes(bench: Bench, pack: int | None) -> Lanes:
+    """`pack` trials, or with None as many as make steps of the space's median batch fastest."""
+    batch = _median_batch(bench)
+    if (most := bench.study.trial.max_micro_batch) is not None:
+        batch = min(batch, most)
+    if pack is not None:
+        return Lanes(count=pack, rows=pack * batch)
+    speeds = _rows_per_second(bench, batch)
+    best = max(speeds.values(), default=0.0)
+    if not speeds or best < WORTH * speeds[1]:
+        return Lanes(count=1, rows=batch)
+    count = min(count for count, speed in speeds.items() if speed >= ENOUGH * best)
+    return Lanes(count=count, rows=count * batch)
+
+
+def _median_batch(bench: Bench) -> int:
+    param = bench.study.space["batch_size"]
+    match param:
+        case CategoricalParam():
+            return int(median(int(choice) for choice in param.choices))
+        case ConstantParam():
+            return int(param.value)
+    return int((param.low + param.high) / 2)
+
+
+def _rows_per_second(bench: Bench, batch: int) -> dict[int, float]:
+    """Of joint steps, by the number of trials; without those that do not fit into the memory.
+
+    The sizes take turns, so that what else the machine does slows all of them.
+    """
+    counts = [count for count in COUNTS if _fits(bench, count, batch)]
+    asked = [_step(bench, index, batch) for index in range(max(counts, default=0))]
+    seconds: dict[int, list[float]] = {count: [] for count in counts}
+    try:
+        for _ in range(REPEATS):
+            for count in counts:
+                seconds[count].append(_seconds(bench, asked[:count]))
+    except Exception as error:
+        if not (is_out_of_memory(error) or isinstance(error, DataError)):
+            raise
+        return {}  # trials will say what is wrong
+    finally:
+        release(bench.device)
+    return {count: count * batch / median(taken[1:]) for count, taken in seconds.items()}
+
+
+def _fits(bench: Bench, count: int, batch: int) -> bool:
+    capacity = bench.gauge.capacity_bytes
+    footprint = bench.memory.footprint
+    demand = footprint.demand(
+        rows=count * batch,
+        length=max(row.length for row in bench.train),
+        rank=RANK,
+        dropout=0.1,
+        trainable=count * bench.base.trainable(RANK),
+    )
+    return capacity is None or footprint.estimate(demand) < SAFE * capacity
+
+
+def _step(bench: Bench, index: int, batch: int) -> Forward:
+    """What a trial would ask for; trials of different rows."""
+    rows = [bench.train[(index * batch + i) % len(bench.train)] for i in range(batch)]
+    config = TrialConfig(learning_rate=1.0, lora_r=RANK, lora_alpha=1.0, batch_size=batch)
+    order = TrialOrder(number=index, seed_number=index, config=config, folder="")
+    targets = sum(row.targets for row in rows)
+    return Forward(rows=rows, adapter=new_adapter(bench, order), learns=True, targets=targets)
+
+
+def _seconds(bench: Bench, asked: list[Forward]) -> float:
+    began = time.monotonic()
+    found = compute(bench.task, bench.base, asked)
+    float(found[0].rows[0])  # a GPU is waited for
+    return time.monotonic() - began

@@ -1,0 +1,1 @@
+"""Memory of a runner: what it has, what trials take, and which of them cannot fit."""

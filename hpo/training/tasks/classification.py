@@ -1,0 +1,212 @@
+"""Sequence classification: any `AutoModelForSequenceClassification` with a Linear as its head.
+
+Every trial trains a head of its own beside its adapter, from the same first weights on.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from hpo.data import Example
+from hpo.data.labels import labels
+from hpo.errors import DataError, MissingError
+from hpo.specs import TrialConfig
+from hpo.training.base.features import Features, Prefix
+from hpo.training.base.losses import Losses, row_sums
+from hpo.training.base.scores import f_beta, scores
+from hpo.training.tasks import Row, Source, require, targets_of
+from hpo.weights import find_weights
+
+HEADS = ("score", "classifier")
+ATTENTION = (
+    r"^(?:.*\.)?(?:(?:self_attn|attention|attn)\.(?:[qkvo]_proj|out_proj)"
+    r"|attention\.(?:self\.(?:query|key|value)|output\.dense|[qkv]_lin|out_lin))$"
+)
+MLP = r"^(?:.*\.)?(?:mlp\.(?:gate|up|down)_proj|(?:intermediate|output)\.dense)$"
+TARGETS = {"attention": ATTENTION, "attention+mlp": f"(?:{ATTENTION})|(?:{MLP})"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextRow:
+    """A text as token ids, and the number of its label."""
+
+    ids: list[int]
+    label: int
+    targets: int = 1
+
+    @property
+    def length(self) -> int:
+        """Tokens."""
+        return len(self.ids)
+
+
+class Classification:
+    """A frozen backbone, its head and its tokenizer."""
+
+    target_scope = ""
+    prefix = None
+    metrics = ("accuracy", "macro_f1", "f_beta")
+
+    def __init__(self, model: Any, tokenizer: Any, head: str, source: Source) -> None:
+        self.model: nn.Module = model.eval().requires_grad_(False)
+        self.target_pattern = targets_of(source.model.adapt, TARGETS)
+        self.head: str | None = head
+        self.longest = 0
+        self._stock, self._tokenizer = model, tokenizer
+        self._max_length = source.data.max_length
+        self.labels = {name: number for number, name in enumerate(labels(source.examples))}
+        counts = [0] * len(self.labels)
+        for example in source.examples.train:
+            counts[self.labels[example.target]] += 1
+        self._counts = torch.tensor(counts, dtype=torch.float32)
+
+    @property
+    def held_bytes(self) -> int:
+        """Nothing."""
+        return 0
+
+    def encode(self, examples: Sequence[Example]) -> list[Row]:
+        """Token ids of the texts, cut at `data.max_length` tokens."""
+        rows = [
+            TextRow(
+                ids=self._tokenizer(
+                    example.prompt, truncation=True, max_length=self._max_length
+                ).input_ids,
+                label=self.labels[example.target],
+            )
+            for example in examples
+        ]
+        self.longest = max(self.longest, *(row.length for row in rows))
+        return list(rows)
+
+    def collate(self, rows: Sequence[TextRow]) -> dict[str, Tensor]:
+        """input_ids (B, T) padded on the right, attention_mask (B, T), labels (B,)."""
+        batch = self._tokenizer.pad(
+            {"input_ids": [row.ids for row in rows]}, padding=True, return_tensors="pt"
+        )
+        device = self._stock.device
+        return {
+            "input_ids": batch["input_ids"].to(device),
+            "attention_mask": batch["attention_mask"].to(device),
+            "labels": torch.tensor([row.label for row in rows], device=device),
+        }
+
+    def frozen_prefix(self) -> Prefix:
+        """There is none: the first layers have adapters, too."""
+        raise NotImplementedError
+
+    def use(self, features: Features) -> None:
+        """There is no prefix."""
+        raise NotImplementedError
+
+    def losses(self, batch: dict[str, Tensor]) -> Losses:
+        """Cross entropy of every row, not weighted, and the label that is answered."""
+        logits_BC = self._stock(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
+        ).logits.float()
+        return Losses(
+            rows=functional.cross_entropy(logits_BC, batch["labels"], reduction="none"),
+            places={"logits": row_sums(logits_BC)},
+            predictions=logits_BC.detach().argmax(1),
+        )
+
+    def weights(self, rows: Sequence[TextRow], config: TrialConfig) -> Tensor | None:
+        """By label: (mean count / its count) to the power of `class_weight`."""
+        if config.class_weight == 0.0:
+            return None
+        inverse = self._counts.mean() / self._counts.clamp(min=1.0)
+        return inverse.pow(config.class_weight)[[row.label for row in rows]]
+
+    def measure(self, rows: Sequence[TextRow], predictions: Tensor) -> dict[str, float]:
+        """Accuracy, mean F1 over labels, and F-beta: of the rarer one of two labels."""
+        truth = torch.tensor([row.label for row in rows])
+        found = scores(truth, predictions, len(self._counts))
+        rare = int(self._counts.argmin()) if len(self._counts) == 2 else None
+        return {
+            "accuracy": found.accuracy,
+            "macro_f1": f_beta(found, beta=1.0),
+            "f_beta": f_beta(found, beta=3.0, label=rare),
+        }
+
+    def verify(self) -> list[str]:
+        """What could silently be wrong, each held; raises HpoError where it is not."""
+        require(
+            self._stock.config.pad_token_id == self._tokenizer.pad_token_id,
+            f"the model pads with {self._stock.config.pad_token_id}, its tokenizer with "
+            f"{self._tokenizer.pad_token_id}: the wrong token would be classified",
+        )
+        least, most = int(self._counts.min()), int(self._counts.max())
+        return [f"{len(self._counts)} labels with {least} to {most} training texts each"]
+
+
+def load(source: Source) -> Classification:
+    """Loads backbone and tokenizer from this machine; the head is drawn from the study's seed.
+
+    Raises:
+        MissingError: weights or tokenizer are not there, or the head is no Linear.
+        DataError: there are fewer than two labels, or hardly a text for each.
+    """
+    names, model = labels(source.examples), source.model
+    texts = len(source.examples.train)
+    if not 2 <= len(names) <= texts // 2:
+        raise DataError(
+            f"{source.examples.source}: {len(names)} labels for {texts} training texts; there must "
+            "be two labels at least, with two texts each; give a table of texts and labels"
+        )
+    folder = find_weights(model.name, model.revision)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        with _quiet():
+            stock, info = AutoModelForSequenceClassification.from_pretrained(
+                folder,
+                num_labels=len(names),
+                dtype=source.dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, KeyError) as error:
+        raise MissingError(
+            f"model {model.name}: {folder} is no model for sequence classification with its "
+            f"tokenizer ({str(error).splitlines()[0]}); give another by --model DIR"
+        ) from error
+    head = _head(stock, len(names), model.name)
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith(f"{head}."))
+    require(
+        not missing,
+        f"model {model.name}: {folder} lacks {len(missing)} tensors, such as {missing[:1]}; "
+        "download all of it, or give another by --model DIR",
+    )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"
+    stock.config.pad_token_id = tokenizer.pad_token_id
+    return Classification(stock.to(source.device), tokenizer, head, source)
+
+
+def _head(model: nn.Module, count: int, name: str) -> str:
+    for head in HEADS:
+        module = getattr(model, head, None)
+        if isinstance(module, nn.Linear) and module.out_features == count:
+            return head
+    raise MissingError(
+        f"model {name}: its head is no Linear called {' or '.join(HEADS)}; give another by --model"
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """That a head is fresh is what is wanted: no warning of it."""
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(before)

@@ -1,0 +1,1 @@
+"""One trial, from its order to its end: steps, evaluations, checkpoints, files."""

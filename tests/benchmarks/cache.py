@@ -1,0 +1,92 @@
+"""`python -m tests.benchmarks.cache`: what it saves to compute the frozen prefix once.
+
+A step with the outputs of the vision tower at hand against one that computes them, beside what
+the count of floating-point operations allows.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch.utils.flop_counter import FlopCounterMode
+
+from hpo.training.trial.trial import Bench
+from tests.benchmarks.report import table, write
+from tests.benchmarks.steps import asked, losses, seconds
+from tests.training.conftest import make_bench
+
+GOAL = 0.9
+TOLERANCE = 1e-6
+SETTINGS = ("data.samples=160",)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures, prints and writes; 1 if the losses differ."""
+    options = _parser().parse_args(arguments)
+    cached, plain = make_bench(*SETTINGS)[0], make_bench(*SETTINGS, "limits.cache_gb=0")[0]
+    rows = [
+        measure(cached, plain, batch, learns=learns, repeats=options.repeats)
+        for learns in (True, False)
+        for batch in options.batches
+    ]
+    print(table([_shown(row) for row in rows]))
+    print(f"goal: {GOAL:.0%} of what the operations allow, losses within {TOLERANCE:g}")
+    if options.json:
+        write(options.json, {"benchmark": "cache", "goal": GOAL, "rows": rows})
+    return int(any(row["loss_difference"] > TOLERANCE for row in rows))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.cache")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
+    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--batches", type=int, nargs="+", default=[4, 8, 16, 32])
+    return parser
+
+
+def measure(
+    cached: Bench, plain: Bench, batch: int, *, learns: bool, repeats: int
+) -> dict[str, Any]:
+    """A step of so many rows in both ways."""
+    ways = {
+        name: (bench, [asked(bench, bench.train[:batch], 0, learns=learns)])
+        for name, bench in (("cached", cached), ("plain", plain))
+    }
+    found = {name: losses(bench, steps)[0] for name, (bench, steps) in ways.items()}
+    flops = {name: _flops(bench, steps) for name, (bench, steps) in ways.items()}
+    taken = seconds({name: lambda way=way: losses(*way) for name, way in ways.items()}, repeats)
+    gain, allowed = taken["plain"] / taken["cached"], flops["plain"] / flops["cached"]
+    return {
+        "what": "training step" if learns else "evaluation",
+        "batch": batch,
+        "cached_ms": 1e3 * taken["cached"],
+        "plain_ms": 1e3 * taken["plain"],
+        "gain": gain,
+        "allowed": allowed,
+        "reached": gain / allowed,
+        "loss_difference": abs(found["cached"] - found["plain"]),
+    }
+
+
+def _flops(bench: Bench, steps: Any) -> int:
+    with FlopCounterMode(display=False) as counter:
+        losses(bench, steps)
+    return counter.get_total_flops()
+
+
+def _shown(row: dict[str, Any]) -> dict[str, str]:
+    return {
+        "what": row["what"],
+        "batch": str(row["batch"]),
+        "with cache": f"{row['cached_ms']:.1f} ms",
+        "without": f"{row['plain_ms']:.1f} ms",
+        "gain": f"{row['gain']:.2f}",
+        "allowed by operations": f"{row['allowed']:.2f}",
+        "reached": f"{row['reached']:.0%}",
+        "loss difference": f"{row['loss_difference']:.1e}",
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

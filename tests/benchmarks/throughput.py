@@ -1,0 +1,195 @@
+"""`python -m tests.benchmarks.throughput`: trials a minute, against the ways of others.
+
+The same configurations are trained to the end, without pruning, by ours and by every peer on two
+CPU cores. Equal work is asserted. A ratio says how many times as fast ours is, in the same round.
+"""
+
+import argparse
+import shutil
+import signal
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import optuna
+
+from tests.benchmarks.contenders import Contender, Round, contenders, stop_processes
+from tests.benchmarks.equal import TOLERANCE, loss_difference, unequal
+from tests.benchmarks.report import table, write
+from tests.benchmarks.work import Work, make_work
+
+GOALS = {"search": 4.0, "fresh": 9.0}
+INTERRUPTED = 130
+
+
+@dataclass(kw_only=True)
+class Measured:
+    """The turns of one way, and ours in the same rounds."""
+
+    name: str
+    contender: Contender
+    note: str = ""
+    rounds: list[Round] = field(default_factory=list)
+    ours: list[Round] = field(default_factory=list)
+
+    def per_minute(self, span: str) -> float:
+        """Median of trials a minute; `span` is `steady_s` or `total_s`."""
+        return statistics.median(60 * len(r.trials) / getattr(r, span) for r in self.rounds)
+
+    def ratio(self, span: str) -> float:
+        """Median over the rounds of how many times as fast ours was."""
+        pairs = zip(self.rounds, self.ours, strict=True)
+        return statistics.median(getattr(r, span) / getattr(o, span) for r, o in pairs)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For machines; without figures where there are none."""
+        row: dict[str, Any] = {"name": self.name, "what": self.contender.what, "note": self.note}
+        if not self.rounds:
+            return {**row, "measured": False}
+        return {
+            **row,
+            "measured": True,
+            "trials_per_minute": self.per_minute("steady_s"),
+            "ratio": self.ratio("steady_s"),
+            "trials_per_minute_end_to_end": self.per_minute("total_s"),
+            "ratio_end_to_end": self.ratio("total_s"),
+            "loss_difference": max(map(loss_difference, self.ours, self.rounds)),
+            "steady_s": [r.steady_s for r in self.rounds],
+            "total_s": [r.total_s for r in self.rounds],
+        }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures, prints and writes; 1 if a way did not do equal work."""
+    options = _parser().parse_args(arguments)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    ways = _chosen(contenders(options.pack, options.runners), options.only)
+    measured = [Measured(name=n, contender=c, note=c.missing) for n, c in ways.items()]
+    with tempfile.TemporaryDirectory(prefix="throughput-") as folder:
+        work = make_work(Path(folder), options.configs, options.assign)
+        try:
+            for number in range(options.rounds):
+                measure_round(work, measured, number)
+        except UnequalError as error:
+            print(error, file=sys.stderr)
+            return 1
+    rows = [one.as_dict() for one in measured]
+    print(table([_shown(row) for row in rows]))
+    print("\n".join(_notes(rows)))
+    if options.json:
+        write(options.json, _payload(options, work, rows))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.throughput")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--configs", type=int, default=16, help="trials a round")
+    parser.add_argument("--runners", type=int, default=2, help="of ours")
+    parser.add_argument("--pack", default="auto", help="of ours: auto, or a number")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these ways, and ours")
+    parser.add_argument(
+        "--set", dest="assign", action="append", default=[], help="of the study: trial.epochs=1"
+    )
+    return parser
+
+
+def _chosen(ways: dict[str, Contender], only: Sequence[str] | None) -> dict[str, Contender]:
+    if unknown := set(only or ()) - ways.keys():
+        raise SystemExit(f"--only {', '.join(sorted(unknown))}: there are {', '.join(ways)}")
+    return {n: c for n, c in ways.items() if only is None or n == "ours" or n in only}
+
+
+class UnequalError(Exception):
+    """A way did other work than ours; its time would say nothing."""
+
+
+def measure_round(work: Work, measured: list[Measured], number: int) -> None:
+    """Every way once, ours first; what a way did joins its rounds.
+
+    Raises:
+        UnequalError: a way that is expected to did not do equal work.
+    """
+    ours = None
+    for one in measured:
+        if one.note:
+            continue
+        folder = work.folder / f"{one.name}-{number}"
+        folder.mkdir()
+        try:
+            done = one.contender.run(work, folder)
+            found = unequal(work, ours or done, done)
+        except RuntimeError as error:
+            if not one.contender.doubtful:
+                raise
+            found = [str(error).strip().splitlines()[-1]]
+        shutil.rmtree(folder)
+        if found and not one.contender.doubtful:
+            raise UnequalError(f"{one.name} did not do equal work:\n" + "\n".join(found))
+        if found:
+            one.note = f"not equal work: {found[0]}"
+            continue
+        ours = ours or done
+        one.rounds.append(done)
+        one.ours.append(ours)
+        spans = f"steady {done.steady_s:.1f} s, end to end {done.total_s:.1f} s"
+        print(f"round {number + 1}: {one.name}: {spans}", file=sys.stderr, flush=True)
+
+
+def _shown(row: dict[str, Any]) -> dict[str, str]:
+    heads = {
+        "trials/min": "trials_per_minute",
+        "ours is faster by": "ratio",
+        "end to end": "trials_per_minute_end_to_end",
+        "ours is faster end to end by": "ratio_end_to_end",
+    }
+    figures = {head: f"{row[key]:.2f}" if row["measured"] else "-" for head, key in heads.items()}
+    return {"way": row["name"], "what": row["what"], **figures}
+
+
+def _notes(rows: list[dict[str, Any]]) -> list[str]:
+    """Goals, and what the table does not say."""
+    notes = []
+    for goal, ratio in GOALS.items():
+        peers = [r for r in rows if r["name"].split("-")[0] == goal and r["measured"]]
+        if peers:
+            best = min(peers, key=lambda row: row["ratio"])
+            notes.append(f"{best['what']}: {best['ratio']:.2f}x (goal: {ratio:g}x)")
+    differences = [row["loss_difference"] for row in rows if row["measured"]]
+    notes.append(
+        f"largest difference of a val loss: {max(differences):.1e} (allowed: {TOLERANCE:.0e})"
+    )
+    return notes + [f"{row['name']}: not measured: {row['note']}" for row in rows if row["note"]]
+
+
+def _payload(options: argparse.Namespace, work: Work, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "benchmark": "throughput",
+        "rounds": options.rounds,
+        "settings": [s for s in work.settings if not s.startswith("known=")],
+        "configurations": work.spec.known,
+        "tolerance": TOLERANCE,
+        "goals": GOALS,
+        "rows": rows,
+    }
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    stop_processes()
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, _end)
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("interrupted; nothing of it is left", file=sys.stderr)
+        sys.exit(INTERRUPTED)
