@@ -15,7 +15,7 @@ import optuna
 from tests.chaos.audit import audit
 from tests.chaos.evidence import Evidence, dump, gather, is_retry, outcome, resumption
 from tests.chaos.faults import FAULTS, impossible
-from tests.chaos.plan import Draw, make_plan, reserve
+from tests.chaos.plan import Draw, make_plan
 from tests.chaos.run import Run
 from tests.chaos.world import World, world
 
@@ -26,8 +26,8 @@ SHOWN = 5  # of what speaks against a sentence
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs and audits; 0 if every check holds."""
     options = _parser().parse_args(arguments)
-    spare = reserve(options.faults, at_a_time=options.drivers * options.pack)
-    trials = options.trials or options.faults // 2 + 1 + spare
+    at_a_time = options.drivers * options.pack
+    trials = options.trials or options.faults * 3 // 4 + at_a_time
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with world(
         options.storage,
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pack=options.pack,
         keep=options.keep,
     ) as ours:
-        ours.reserve = spare
+        ours.more = 0 if options.trials else 2 * at_a_time
         plan = make_plan(options.seed, options.faults, _kinds(options.kinds, ours))
         _show_plan(plan, ours)
         run = Run(ours, plan)
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--faults", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="of plan and study")
     parser.add_argument("--drivers", type=int, default=3)
-    parser.add_argument("--trials", type=int, help="total of the study; else grows with the faults")
+    parser.add_argument("--trials", type=int, help="total of the study; else what the faults need")
     parser.add_argument("--pack", type=int, default=1, help="trials at a time on each runner")
     parser.add_argument(
         "--kinds", default=",".join(FAULTS), help="a comma between any of %(default)s"

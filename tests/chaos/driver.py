@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ LINE_BYTES = 1 << 24
 class Driver:
     """One place for a driver process, and what its output says about it."""
 
-    def __init__(self, index: int, words: list[str], environment: dict[str, str], log: Path):
+    def __init__(
+        self, index: int, words: Callable[[], list[str]], environment: dict[str, str], log: Path
+    ):
         self.index = index
         self._live: list[int] = []
         """Trials on its runner, the latest last."""
@@ -59,7 +62,7 @@ class Driver:
         """Runs the command to its end; its exit code."""
         with self._log.with_suffix(".err").open("ab") as errors:
             self._process = await asyncio.create_subprocess_exec(
-                *self._words,
+                *self._words(),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
                 env=self._environment,

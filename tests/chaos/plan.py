@@ -28,15 +28,6 @@ class Draw:
         return f"{self.kind} {self.pick:.2f}/{self.strength:.2f}"
 
 
-def reserve(faults: int, *, at_a_time: int) -> int:
-    """Trials that should be left when the last fault is due.
-
-    As many as are under way at a time, a few times over; and the more faults, the further the plan
-    may have fallen behind the study.
-    """
-    return max(3 * at_a_time, faults // 4)
-
-
 def make_plan(seed: int, faults: int, kinds: Sequence[str]) -> list[Draw]:
     """So many faults of these kinds, each kind as often as every other, give or take one."""
     rng = random.Random(seed)

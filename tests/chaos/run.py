@@ -19,6 +19,8 @@ class Run:
 
     def __init__(self, world: World, plan: list[Draw]) -> None:
         self._world, self._plan = world, plan
+        self._pace = world.trials / len(plan)
+        """Trials from one fault to the next."""
         self._began = self._struck_at = time.monotonic()
         self.injected: Counter[str] = Counter()
 
@@ -56,11 +58,11 @@ class Run:
                 group.create_task(_mend(striking))
             self._struck_at = time.monotonic()
             self._say(draw, text)
+        self._world.struck_all = True
 
     def _is_due(self, draw: Draw) -> bool:
         """After its pause, or the shortest one where the study is ahead of the plan."""
-        before = self._world.trials - self._world.reserve
-        ahead = self._world.finished >= draw.index * before / len(self._plan)
+        ahead = self._world.finished >= draw.index * self._pace
         pause_s = MIN_PAUSE_S if ahead else draw.pause_s
         return time.monotonic() - self._struck_at >= pause_s
 

@@ -42,8 +42,9 @@ class World:
     ):
         self.folder, self.database = folder, base
         self.trials, self.seed, self.pack = trials, seed, pack
-        self.reserve = 0
-        """Trials left when the last fault is due, so that it still finds something to hit."""
+        self.more = 0
+        """Trials that are asked for, again and again, until the last fault has struck."""
+        self.struck_all = False
         self.runs = folder / "runs"
         self.mark = uuid.uuid4().hex
         self.small_disk = False
@@ -110,26 +111,37 @@ class World:
             await self.until(lambda: not self.broken)
             driver.error = ""
             code = await driver.run_once()
-            if code == 0:
+            if code == 0 and not self._goes_on():
                 return
             calm = not self.broken and time.monotonic() - self._mended_at > AFTERMATH_S
             if code == BUG or (code == 2 and calm):
                 self.surprises.append(f"driver {driver.index} gave up: {driver.error}")
 
-    def _driver(self, index: int) -> Driver:
-        words = [
+    def _goes_on(self) -> bool:
+        """Asks for more trials where the study has ended before the plan of faults."""
+        if self.struck_all or not self.more:
+            return False
+        if self.finished >= self.trials:
+            self.trials += self.more
+        return True
+
+    def _words(self) -> list[str]:
+        """The command of a driver, for as many trials as are wanted now."""
+        return [
             *(sys.executable, "-m", "hpo.run", "--json"),
             *("--runners", "1", "--pack", str(self.pack)),
             *study.options(self.folder, trials=self.trials, seed=self.seed),
             *("--runs-dir", str(self.runs), "--memory-limit", study.MEMORY_LIMIT),
         ]
+
+    def _driver(self, index: int) -> Driver:
         environment = {
             **os.environ,
             MARK: self.mark,
             "PYTHONPATH": str(REPOSITORY),
             "HPO_STORAGE": self.database.storage,
         }
-        return Driver(index, words, environment, self.folder / f"driver-{index}.jsonl")
+        return Driver(index, self._words, environment, self.folder / f"driver-{index}.jsonl")
 
 
 @contextmanager

@@ -43,7 +43,6 @@ def test_stats_and_curve_are_complete(bench, order, ear):
     finished = attempt(bench, trial, ear().listener)
     assert finished.stats.steps == 8
     assert finished.stats.trainable_parameters == bench.base.trainable(8)
-    assert finished.stats.peak_memory_bytes > 1 << 20
     with open(f"{trial.folder}/metrics.csv") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == COLUMNS

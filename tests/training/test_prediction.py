@@ -16,7 +16,8 @@ from hpo.training.memory.probe import LiveBytes, count
 from hpo.training.memory.refusal import demand_of
 from hpo.training.trial.trial import new_adapter
 from tests.commands import run, stored
-from tests.training.conftest import attempt
+from tests.training.conftest import SMALL, attempt
+from tests.training.runners import Runner
 
 MIB = 1 << 20
 CAPACITY = 1000 * MIB
@@ -190,14 +191,16 @@ def test_the_count_is_the_same_every_time(bench):
     assert count(bench) == count(bench) == bench.memory.footprint
 
 
-def test_the_floor_is_below_every_peak_and_a_trial_tells_what_it_showed(bench, order, ear):
-    for number, batch_size in enumerate((2, 8, 24)):
-        trial = order(number, batch_size=batch_size, lora_dropout=0.1)
-        finished = attempt(bench, trial, ear().listener)
-        asked = demand_of(bench, trial)
-        assert finished.observation.demand == asked and finished.observation.fitted
-        assert finished.observation.peak_bytes == finished.stats.peak_memory_bytes
-        assert bench.memory.footprint.floor(asked, 4) <= finished.stats.peak_memory_bytes
+@pytest.mark.slow
+def test_the_floor_is_below_every_peak_and_a_trial_tells_what_it_showed(bench, order):
+    with Runner(*SMALL) as runner:
+        for number, batch_size in enumerate((2, 8, 24)):
+            trial = order(number, batch_size=batch_size, lora_dropout=0.1)
+            finished = runner.train(trial)
+            asked = demand_of(bench, trial)
+            assert finished.observation.demand == asked and finished.observation.fitted
+            assert finished.observation.peak_bytes == finished.stats.peak_memory_bytes
+            assert bench.memory.footprint.floor(asked, 4) <= finished.stats.peak_memory_bytes
 
 
 def test_a_batch_of_evaluation_that_cannot_fit_refuses_every_trial(bench, order, ear):

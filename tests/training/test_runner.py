@@ -68,6 +68,7 @@ def test_a_trial_that_wanders_over_three_processes_is_the_same_to_the_bit(order)
     with Runner(*SETTINGS) as runner:
         finished = runner.train(last)
         assert not finished.stopped and finished.stats.resumed_at_samples > resumed.samples_seen
+        assert finished.stats.peak_memory_bytes > 1 << 20
         assert [event.point for event in runner.of(Evaluated)] == heard.points
     assert curve(last.folder) == curve(whole.folder)
     ours, theirs = (
