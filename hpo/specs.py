@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 Scalar = bool | int | FiniteFloat | str
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
@@ -245,6 +246,17 @@ class TrialConfig(Spec):
     """How many of the last layers get adapters; None for all."""
     class_weight: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
     """Power of the inverse frequency that labels are weighted with: 0 not at all, 1 balanced."""
+    stage_1: Weight = 1.0
+    """What the first stage of the data weighs: its share of the samples that a trial sees is its
+    weight over the sum of all; a stage that weighs nothing is left out."""
+    stage_2: Weight = 1.0
+    stage_3: Weight = 1.0
+    stage_4: Weight = 1.0
+
+    @property
+    def stage_weights(self) -> tuple[float, ...]:
+        """Weights of the stages in their order; further ones weigh 1."""
+        return self.stage_1, self.stage_2, self.stage_3, self.stage_4
 
 
 class StudySpec(Spec):

@@ -131,8 +131,8 @@ def cache_features(bench: Bench, examples: Examples, setup: Setup) -> str:
     if features is None:
         why = "its outputs exceed limits.cache_gb, or no image can be read"
         return f"the {task.prefix} is computed at every step: {why}"
-    if bench.device.type == "cuda" and features.values.nbytes < FREE_SHARE * _free(bench.device):
-        features.values = features.values.to(bench.device)
+    if bench.device.type == "cuda" and features.nbytes < FREE_SHARE * _free(bench.device):
+        features.to(bench.device)
     task.use(features)
     return f"{len(features.index)} images went through the {task.prefix} once for all trials"
 

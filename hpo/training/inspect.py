@@ -5,7 +5,6 @@ import time
 from hpo.protocol import Cost
 from hpo.specs import TrialConfig, TrialOrder
 from hpo.training.base.forward import compute
-from hpo.training.trial.batches import train_batches
 from hpo.training.trial.faults import classify
 from hpo.training.trial.loop import learning
 from hpo.training.trial.trial import Bench, Run, new_adapter
@@ -29,19 +28,16 @@ def cost(bench: Bench, config: TrialConfig) -> Cost:
     return Cost(
         config=config,
         trainable_parameters=bench.base.trainable(config.lora_r, config.last_n),
-        steps=run.steps,
+        steps=run.course.steps,
         samples=run.samples,
-        seconds=round(step_s * (run.steps + eval_steps * scale), 1),
+        seconds=round(step_s * (run.course.steps + eval_steps * scale), 1),
         peak_memory_bytes=bench.gauge.peak_bytes(),
         problem=problem,
     )
 
 
 def _timed_step(run: Run) -> float:
-    batches = train_batches(
-        run.bench.train, batch_size=run.order.config.batch_size, epochs=1, seed=(0, 0)
-    )
-    rows = [run.bench.train[i] for i in next(batches)]
+    rows = [run.bench.train[i] for i in run.course.longest()]
     began = time.monotonic()
     for asked in learning(run, rows):
         compute(run.bench.task, run.bench.base, [asked])[0].check()

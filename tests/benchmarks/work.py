@@ -13,7 +13,7 @@ from hpo.data import Example, read_examples
 from hpo.files import Options, load_study
 from hpo.specs import CategoricalParam, ConstantParam, FloatParam, Param, Scalar, StudySpec
 from hpo.training.tasks.captioning import QFORMER
-from hpo.training.trial.batches import train_batches
+from hpo.training.trial.batches import Course
 from hpo.training.trial.trial import SEED_STRIDE
 from hpo.weights import find_weights
 from tests.benchmarks.peers.common import Rows, load_processor
@@ -128,8 +128,9 @@ def _trial(
     spec: StudySpec, number: int, config: dict[str, Scalar], lengths: list[int]
 ) -> dict[str, Any]:
     size, trial, seed = int(config["batch_size"]), spec.trial, spec.search.seed
-    rows = [SimpleNamespace(length=length) for length in lengths]
-    batches = list(train_batches(rows, batch_size=size, epochs=trial.epochs, seed=(seed, number)))
+    rows = [SimpleNamespace(length=length, stage=0) for length in lengths]
+    course = Course(rows=rows, batch_size=size, epochs=trial.epochs, seed=(seed, number))
+    batches = list(course.batches())
     grid = trial.eval_grid(len(rows) * trial.epochs)
     eval_steps = grid[0] // size
     if len(rows) % size or grid != [eval_steps * size * k for k in range(1, len(grid) + 1)]:

@@ -12,9 +12,8 @@ from hpo.specs import Outcome
 from hpo.training.base.forward import Forward, compute
 from hpo.training.base.scores import f_beta, scores
 from hpo.training.pack import Pack
-from hpo.training.trial.batches import train_batches
 from hpo.training.trial.schedule import factor
-from hpo.training.trial.trial import Run, new_adapter
+from hpo.training.trial.trial import Run, course, new_adapter
 from tests.training.conftest import Ear, attempt, make_bench, train_run
 
 SMALL = ("data.samples=100", "trial.epochs=2", "trial.evals=4", "trial.patience=9")
@@ -58,8 +57,7 @@ def peft_losses(bench, order, adapter):
         module.lora_B["default"].weight.data.copy_(weights[2 * place + 1])
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=0.0, weight_decay=config.weight_decay)
-    rows, seed = bench.train, (bench.study.search.seed, order.seed_number)
-    batches = list(train_batches(rows, batch_size=config.batch_size, epochs=spec.epochs, seed=seed))
+    rows, batches = bench.train, list(course(bench, order).batches())
     counts = torch.bincount(torch.tensor([row.label for row in rows])).float()
     by_label = (counts.mean() / counts) ** config.class_weight
     warmup, losses = round(spec.warmup_share * len(batches)), []
@@ -155,10 +153,7 @@ def test_a_trial_that_gets_no_better_ends_early(order):
     assert finished.fault is None and not finished.stopped and finished.stats.stopped_early
     assert len(heard.points) == 2
     assert [point.last for point in heard.points] == [False, True]
-    assert (
-        finished.stats.steps
-        < Run(bench=impatient, order=order(), adapter=new_adapter(impatient, order())).steps
-    )
+    assert finished.stats.steps < course(impatient, order()).steps
 
 
 def test_a_nan_ends_as_nan_and_harms_nobody(bench, order):

@@ -42,8 +42,12 @@ class Tower:
 
     def forward(self, inputs):
         self.passes += 1
-        assert inputs.shape == (features.SLOT, 2, 3)
-        return torch.stack([inputs, inputs + 1], dim=1).flatten(2)
+        assert len(inputs) == features.SLOT
+        return [one.repeat(1 + int(one[0, 0]) % 3, 1) for one in inputs]
+
+
+def same(ours, theirs):
+    return all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
 
 
 def files(folder):
@@ -103,14 +107,14 @@ def test_it_is_computed_once_for_all_that_start_at_the_same_moment(tmp_path, exa
         )
     assert sorted(tower.passes for tower in towers)[-1] == 4, "its size is found out by one pass"
     assert sorted(tower.passes for tower in towers)[:-1] == [1] * 5
-    assert all(torch.equal(found.values, built[0].values) for found in built)
+    assert all(same(found.values, built[0].values) for found in built)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "no sum", "not json"])
 def test_a_damaged_file_is_computed_again(tmp_path, examples, damage):
     tower = Tower()
     whole = build(tower.prefix, examples, folder=tmp_path, limit_bytes=MB)
-    expected = whole.values.clone()
+    expected = [output.clone() for output in whole.values]
     path = next(tmp_path.glob("*.safetensors"))
     content = bytearray(path.read_bytes())
     if damage == "cut":
@@ -123,7 +127,7 @@ def test_a_damaged_file_is_computed_again(tmp_path, examples, damage):
     before = tower.passes
     again = build(tower.prefix, examples, folder=tmp_path, limit_bytes=MB)
     assert tower.passes > before + 1
-    assert torch.equal(again.values, expected)
+    assert same(again.values, expected)
     sum_of = json.loads(path.with_suffix(".json").read_text())["sha256"]
     assert sum_of == features._checksum(path)
 
@@ -172,12 +176,12 @@ def test_a_broken_image_is_an_error_where_it_is_used_until_it_is_mended(tmp_path
     tower.missing = {examples[3].name, examples[5].name}
     found = build(tower.prefix, examples, folder=tmp_path, limit_bytes=MB)
     assert files(tmp_path) == [], "what is not whole is not shared"
-    assert torch.equal(found.get(examples[:3]), whole.get(examples[:3]))
+    assert same(found.get(examples[:3]), whole.get(examples[:3]))
     with pytest.raises(DataError, match="restore it"):
         found.get(examples[2:5])
     tower.missing = {examples[5].name}
-    assert torch.equal(found.get(examples[:5]), whole.get(examples[:5]))
+    assert same(found.get(examples[:5]), whole.get(examples[:5]))
     with pytest.raises(DataError):
         found.get(examples[5:6])
     tower.missing = set()
-    assert torch.equal(found.get(examples), whole.get(examples))
+    assert same(found.get(examples), whole.get(examples))

@@ -9,9 +9,8 @@ from transformers import InstructBlipForConditionalGeneration
 from hpo.mini import CAPTIONER
 from hpo.training.base.lora import LoraBase
 from hpo.training.tasks.captioning import QFORMER
-from hpo.training.trial.batches import train_batches
 from hpo.training.trial.schedule import factor
-from hpo.training.trial.trial import Run, new_adapter
+from hpo.training.trial.trial import Run, course, new_adapter
 from tests.training.conftest import attempt, make_bench, train_run, val_loss_of
 
 
@@ -42,14 +41,7 @@ def peft_losses(bench, order, adapter):
         layer.lora_B["default"].weight.data.copy_(weights[2 * index + 1])
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=0.0, weight_decay=spec.weight_decay)
-    batches = list(
-        train_batches(
-            bench.train,
-            batch_size=config.batch_size,
-            epochs=spec.epochs,
-            seed=(bench.study.search.seed, order.seed_number),
-        )
-    )
+    batches = list(course(bench, order).batches())
     warmup, losses = round(spec.warmup_share * len(batches)), []
     for step, batch in enumerate(batches):
         loss = model(**bench.task.collate([bench.train[i] for i in batch])).loss

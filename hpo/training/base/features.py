@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -36,45 +36,54 @@ class Prefix:
 
     identity: str
     """All that its output depends on but the image: weights, precision, preprocessing, device."""
-    read: Callable[[Example], Tensor]
-    """An example's input (...); raises DataError where its image is missing or broken."""
-    forward: Callable[[Tensor], Tensor]
-    """(B, ...) -> (B, N, D), on the device."""
+    read: Callable[[Example], Any]
+    """An example's input; raises DataError where its image is missing or broken."""
+    forward: Callable[[Sequence[Any]], Sequence[Tensor]]
+    """Inputs -> outputs (N, D), on the device; N may differ from image to image."""
 
 
 @dataclass(kw_only=True)
 class Features:
-    """Outputs (I, N, D) of I examples by name."""
+    """Outputs (N, D) of images by name."""
 
-    values: Tensor
+    values: list[Tensor]
     index: dict[str, int]
     prefix: Prefix | None
     """Still there while an image could not be read; None when nothing needs it any more."""
     broken: dict[str, list[Example]] = field(default_factory=dict)
-    """By the name of an example whose image could not be read: those of its pass."""
+    """By the name of an image that could not be read: those of its pass."""
 
-    def get(self, examples: Sequence[Example]) -> Tensor:
-        """Outputs (B, N, D) of a batch.
+    @property
+    def nbytes(self) -> int:
+        """Of all outputs."""
+        return sum(output.nbytes for output in self.values)
+
+    def to(self, device: torch.device) -> None:
+        """Brings them there."""
+        self.values = [output.to(device) for output in self.values]
+
+    def get(self, examples: Sequence[Example]) -> list[Tensor]:
+        """Outputs (N, D) of a batch.
 
         Raises:
             DataError: an image is missing or broken, still.
         """
         for example in examples:
-            if example.name in self.broken:
+            if example.image_name in self.broken:
                 self._mend(example)
-        chosen = torch.tensor([self.index[example.name] for example in examples])
-        return self.values[chosen.to(self.values.device)]
+        return [self.values[self.index[example.image_name]] for example in examples]
 
     def _mend(self, example: Example) -> None:
         """Reads an image that was not there, in its place among those of its pass."""
         assert self.prefix is not None
-        blank = torch.zeros_like(self.prefix.read(example))
-        slot = self.broken[example.name]
+        blank = self.prefix.read(example)
+        slot = self.broken[example.image_name]
         outputs, broken = _one_pass(self.prefix, slot, blank)
         for one, output in zip(slot, outputs, strict=True):
-            if one.name not in broken:
-                self.broken.pop(one.name, None)
-                self.values[self.index[one.name]] = output.to(self.values.device)
+            if one.image_name not in broken:
+                self.broken.pop(one.image_name, None)
+                place = self.index[one.image_name]
+                self.values[place] = output.to(self.values[place].device)
 
 
 def build(
@@ -90,12 +99,12 @@ def build(
         None if the outputs are larger than the limit, or if no image can be read: then trials
         compute them, and say what is wrong.
     """
-    unique = list({example.name: example for example in examples}.values())
+    unique = list({example.image_name: example for example in examples}.values())
     blank = _blank(prefix, unique)
     if blank is None:
         return None
     first, _ = _one_pass(prefix, unique[:1], blank)
-    size = first[0].nbytes * len(unique)
+    size = first[0].nbytes * len(unique)  # about, where they differ
     if size > limit_bytes:
         return None
     if folder is None:
@@ -109,7 +118,7 @@ def build(
 
 
 def _shared(
-    prefix: Prefix, examples: Sequence[Example], path: Path, blank: Tensor, free_bytes: int
+    prefix: Prefix, examples: Sequence[Example], path: Path, blank: Any, free_bytes: int
 ) -> Features:
     """The outputs in a file, computed into it where it is not there."""
     values = _read(path)
@@ -125,27 +134,24 @@ def _shared(
     return Features(values=values, index=_index(examples), prefix=None)
 
 
-def _blank(prefix: Prefix, examples: Sequence[Example]) -> Tensor | None:
+def _blank(prefix: Prefix, examples: Sequence[Example]) -> Any | None:
     """What stands for an image that cannot be read; None if none can be."""
     for example in examples:
         try:
-            return torch.zeros_like(prefix.read(example))
+            return prefix.read(example)
         except DataError:
             continue
     return None
 
 
-def _computed(prefix: Prefix, examples: Sequence[Example], blank: Tensor) -> Features:
-    values: Tensor | None = None
+def _computed(prefix: Prefix, examples: Sequence[Example], blank: Any) -> Features:
+    values: list[Tensor] = []
     unreadable: dict[str, list[Example]] = {}
     for start in range(0, len(examples), SLOT):
         slot = list(examples[start : start + SLOT])
         outputs, broken = _one_pass(prefix, slot, blank)
-        if values is None:
-            values = outputs.new_empty((len(examples), *outputs.shape[1:]))
-        values[start : start + len(slot)] = outputs
+        values += outputs
         unreadable |= dict.fromkeys(broken, slot)
-    assert values is not None
     return Features(
         values=values,
         index=_index(examples),
@@ -155,26 +161,26 @@ def _computed(prefix: Prefix, examples: Sequence[Example], blank: Tensor) -> Fea
 
 
 @torch.no_grad()
-def _one_pass(prefix: Prefix, slot: Sequence[Example], blank: Tensor) -> tuple[Tensor, set[str]]:
-    """(outputs (B, N, D) on the CPU, names of those whose images cannot be read)."""
+def _one_pass(prefix: Prefix, slot: Sequence[Example], blank: Any) -> tuple[list[Tensor], set[str]]:
+    """(outputs (N, D) on the CPU, names of the images that cannot be read)."""
     inputs, broken = [blank] * SLOT, set()
     for position, example in enumerate(slot):
         try:
             inputs[position] = prefix.read(example)
         except DataError:
-            broken.add(example.name)
-    return prefix.forward(torch.stack(inputs))[: len(slot)].cpu(), broken
+            broken.add(example.image_name)
+    return [output.cpu() for output in prefix.forward(inputs)[: len(slot)]], broken
 
 
 def _index(examples: Sequence[Example]) -> dict[str, int]:
-    return {example.name: position for position, example in enumerate(examples)}
+    return {example.image_name: position for position, example in enumerate(examples)}
 
 
 def _address(prefix: Prefix, examples: Sequence[Example]) -> str:
     """The hash of what the outputs depend on."""
     state = hashlib.sha256(prefix.identity.encode())
     for example in examples:
-        state.update(f"\n{example.name} {example.content()}".encode())
+        state.update(f"\n{example.image_name} {example.content()}".encode())
     return state.hexdigest()[:32]
 
 
@@ -200,24 +206,25 @@ def _took(file: IO[str]) -> bool:
     return True
 
 
-def _read(path: Path) -> Tensor | None:
+def _read(path: Path) -> list[Tensor] | None:
     """The outputs in a file, mapped; None where there is none or it is damaged."""
     try:
         if json.loads(path.with_suffix(".json").read_text())["sha256"] != _checksum(path):
             return None
         os.utime(path)  # it was used
         with safe_open(path, framework="pt") as file:
-            values: Tensor = file.get_tensor("values")
-        return values
+            values, lengths = file.get_tensor("values"), file.get_tensor("lengths")
+        return list(torch.split(values, lengths.tolist()))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return None
 
 
-def _write(path: Path, values: Tensor) -> None:
+def _write(path: Path, values: Sequence[Tensor]) -> None:
     """Writes a file and its checksum; where the disk is full, nothing: memory holds it too."""
     scratch = path.with_suffix(".writing")
     try:
-        save_file({"values": values.contiguous()}, scratch)
+        lengths = torch.tensor([len(output) for output in values])
+        save_file({"values": torch.cat(list(values)), "lengths": lengths}, scratch)
         path.with_suffix(".json").write_text(json.dumps({"sha256": _checksum(scratch)}) + "\n")
         os.replace(scratch, path)
     except (OSError, SafetensorError):

@@ -9,7 +9,7 @@ from hpo.errors import DataError
 
 
 class PixelCache:
-    """Pixels (3, H, W) by example name; once full, further images are read every time."""
+    """Pixels (3, H, W) by image; once full, further images are read every time."""
 
     def __init__(self, image_processor: Any, limit_bytes: int) -> None:
         self._process = image_processor
@@ -19,11 +19,11 @@ class PixelCache:
 
     def get(self, example: Example) -> Tensor:
         """The example's pixels. Raises DataError if its image is missing or broken."""
-        pixels = self._pixels.get(example.name)
+        pixels = self._pixels.get(example.image_name)
         if pixels is None:
             pixels = self.read(example)
             if self.held_bytes + pixels.nbytes <= self._limit_bytes:
-                self._pixels[example.name] = pixels
+                self._pixels[example.image_name] = pixels
                 self.held_bytes += pixels.nbytes
         return pixels
 

@@ -4,16 +4,13 @@ from hpo.protocol import Finished
 from hpo.specs import Demand, Fault, Observation, Outcome, TrialOrder, TrialStats
 from hpo.training.memory.footprint import BACKWARD
 from hpo.training.memory.gauge import is_out_of_memory, requested_bytes
-from hpo.training.trial.batches import train_batches
-from hpo.training.trial.trial import Bench
+from hpo.training.trial.trial import Bench, course
 
 
 def demand_of(bench: Bench, order: TrialOrder) -> Demand:
     """What a trial will ask of the memory: its batches are known before it starts."""
     config = order.config
-    seed = bench.study.search.seed, order.seed_number
-    batches = train_batches(bench.train, batch_size=config.batch_size, epochs=1, seed=seed)
-    longest = next(batches)
+    longest = course(bench, order).longest()
     return bench.memory.footprint.demand(
         rows=min(len(longest), bench.study.trial.max_micro_batch or len(longest)),
         length=max(bench.train[i].length for i in longest),

@@ -27,6 +27,10 @@ class Row(Protocol):
     def targets(self) -> int:
         """Tokens that its loss is summed over."""
 
+    @property
+    def stage(self) -> int:
+        """The place of its stage among those of the data; 0 where there is one."""
+
 
 class Task(Protocol):
     """A frozen base in eval mode, and what is done with it. Never changes a weight."""

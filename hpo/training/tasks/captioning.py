@@ -61,6 +61,11 @@ class CaptionRow:
         """Tokens of the caption, its end included."""
         return len(self.target)
 
+    @property
+    def stage(self) -> int:
+        """The stage of its example."""
+        return self.example.stage
+
 
 class Known(nn.Module):
     """Stands where the vision tower was, and hands on what the tower made of an image before."""
@@ -122,9 +127,9 @@ class Captioning:
             "pixels": self._processor.image_processor.to_json_string(),
         }
 
-        def forward(pixels: Tensor) -> Tensor:
-            output: Tensor = tower(pixels.to(device, self._stock.dtype)).last_hidden_state
-            return output
+        def forward(pixels: Sequence[Tensor]) -> Sequence[Tensor]:
+            batch = torch.stack(list(pixels)).to(device, self._stock.dtype)
+            return list(tower(batch).last_hidden_state)
 
         read = self._pixels.read
         return Prefix(identity=json.dumps(parts, sort_keys=True), read=read, forward=forward)
@@ -137,7 +142,7 @@ class Captioning:
     def _images(self, rows: Sequence[CaptionRow]) -> Tensor:
         """Pixels (B, 3, H, W), or what the vision tower made of them (B, N, D)."""
         if self._features is not None:
-            return self._features.get([row.example for row in rows])
+            return torch.stack(self._features.get([row.example for row in rows]))
         return torch.stack([self._pixels.get(row.example) for row in rows])
 
     def _row(self, example: Example) -> CaptionRow:

@@ -40,6 +40,7 @@ class TextRow:
     ids: list[int]
     label: int
     targets: int = 1
+    stage: int = 0
 
     @property
     def length(self) -> int:

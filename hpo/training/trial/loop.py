@@ -4,7 +4,7 @@ A trial is a generator: it yields what it wants computed, and goes on with the l
 runs it may compute for several trials at once.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from itertools import islice
 
 import torch
@@ -14,7 +14,7 @@ from hpo.training.base.forward import Forward
 from hpo.training.base.losses import Losses
 from hpo.training.tasks import Row
 from hpo.training.trial import checkpoint
-from hpo.training.trial.batches import parts, train_batches
+from hpo.training.trial.batches import parts
 from hpo.training.trial.curve import Curve
 from hpo.training.trial.evaluate import evaluate
 from hpo.training.trial.schedule import factor
@@ -35,7 +35,8 @@ def train(run: Run, curve: Curve, listener: Listener) -> Generator[Forward, Loss
             return False
         if run.stopped_early:
             return True
-        for rows in islice(_batches(run), run.step, None):
+        for batch in islice(run.course.batches(), run.step, None):
+            rows = [run.bench.train[i] for i in batch]
             yield from _step(run, rows)
             _settle(run, curve, listener)
             if not (yield from _end_step(run, curve, listener)):
@@ -47,22 +48,12 @@ def train(run: Run, curve: Curve, listener: Listener) -> Generator[Forward, Loss
     return True
 
 
-def _batches(run: Run) -> Iterator[list[Row]]:
-    order = train_batches(
-        run.bench.train,
-        batch_size=run.order.config.batch_size,
-        epochs=run.bench.study.trial.epochs,
-        seed=(run.bench.study.search.seed, run.order.seed_number),
-    )
-    return ([run.bench.train[i] for i in batch] for batch in order)
-
-
 def _step(run: Run, rows: Sequence[Row]) -> Generator[Forward, Losses, None]:
     """One optimizer step, in parts where a batch is larger than one forward pass may be."""
     run.phase = "training step"
     spec, config = run.bench.study.trial, run.order.config
-    warmup = round(spec.warmup_share * run.steps)
-    rate = config.learning_rate * factor(config.scheduler, run.step, run.steps, warmup)
+    warmup = round(spec.warmup_share * run.course.steps)
+    rate = config.learning_rate * factor(config.scheduler, run.step, run.course.steps, warmup)
     run.step += 1
     run.optimizer.zero_grad()
     asked = learning(run, rows)

@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from hpo.training.base.losses import Losses, NonFiniteError
 from hpo.training.memory.gauge import MemoryGauge
 from hpo.training.memory.prediction import MemoryModel
 from hpo.training.tasks import Row, Task
-from hpo.training.trial.batches import steps_per_epoch
+from hpo.training.trial.batches import Course
 
 SEED_STRIDE = 1_000_003  # trials of one study seed never meet those of the next
 
@@ -134,11 +135,10 @@ class Run:
         """Samples of the whole trial."""
         return len(self.bench.train) * self.bench.study.trial.epochs
 
-    @property
-    def steps(self) -> int:
-        """Optimizer steps of the whole trial."""
-        epochs = self.bench.study.trial.epochs
-        return steps_per_epoch(len(self.bench.train), self.order.config.batch_size) * epochs
+    @cached_property
+    def course(self) -> Course:
+        """Its batches, from the first to the last."""
+        return course(self.bench, self.order)
 
     @property
     def objective(self) -> Objective:
@@ -174,6 +174,17 @@ class Run:
 def _stopwatch() -> Callable[[], float]:
     began = time.monotonic()
     return lambda: time.monotonic() - began
+
+
+def course(bench: Bench, order: TrialOrder) -> Course:
+    """What a trial is trained on: known before it starts."""
+    return Course(
+        rows=bench.train,
+        batch_size=order.config.batch_size,
+        epochs=bench.study.trial.epochs,
+        seed=(bench.study.search.seed, order.seed_number),
+        weights=order.config.stage_weights,
+    )
 
 
 def new_adapter(bench: Bench, order: TrialOrder) -> Adapter:
