@@ -112,9 +112,10 @@ class ModelSpec(Spec):
 class DataSpec(Spec):
     """The examples and their split."""
 
-    format: Literal["rsicap", "scenes", "table", "messages"]
+    format: Literal["rsicap", "scenes", "table", "messages", "vqa", "quiz"]
     """`rsicap`: captions.json and images/ below `root`; `table`: CSV, TSV or JSON lines with `text`
-    and `label`; `scenes` and `messages`: drawn."""
+    and `label`; `vqa`: questions about images, as RSIEval or Kvasir-VQA has them; `scenes`,
+    `messages` and `quiz`: drawn."""
     root: str | None = None
     val_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
     """Share of the groups (source images) kept for validation."""
@@ -122,6 +123,11 @@ class DataSpec(Spec):
     """At most so many rows; for `scenes`, how many are drawn."""
     max_length: Annotated[int, Field(ge=8, le=8192)] = 256
     """Tokens of a caption; longer ones are cut."""
+    stages: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """An ordered list of stages, each going on from the one before: data files, or question types /
+    values of `stage` joined by +, such as 'presence+quantity'."""
+    image_size: Annotated[int, Field(ge=28, le=4096)] | None = None
+    """Longest side of an image in pixels; larger ones are scaled down."""
 
 
 class TrialSpec(Spec):

@@ -8,9 +8,9 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from hpo.errors import MissingError
-from hpo.mini import CAPTIONER, CLASSIFIER
+from hpo.mini import ANSWERER, CAPTIONER, CLASSIFIER
 
-EMBEDDED = {"mini": CAPTIONER, "mini-classifier": CLASSIFIER}
+EMBEDDED = {"mini": CAPTIONER, "mini-classifier": CLASSIFIER, "mini-answerer": ANSWERER}
 SAMPLE = 1 << 20  # bytes of a weights file, at each end, that go into a digest
 
 

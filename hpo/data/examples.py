@@ -23,7 +23,17 @@ class Example:
     """Changes when the image or the text does; reads no pixels."""
     image: Callable[[], Image.Image] | None = None
     """Loads the image (RGB); raises DataError if it is missing or broken. None for a text."""
+    picture: str = ""
+    """Name of its image, where several examples share one."""
+    size: Callable[[], tuple[int, int]] | None = None
+    """(width, height) of the image in pixels, of its header alone; raises what `image` raises."""
     stage: int = 0
+    """Its place in `Examples.stages`, from 0."""
+
+    @property
+    def image_name(self) -> str:
+        """What tells its image from others."""
+        return self.picture or self.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +48,8 @@ class Examples:
     """Changes when the data does."""
     source: str
     """Where they come from, for people."""
+    stages: tuple[str, ...] = ()
+    """Names of the stages of a curriculum, in their order; empty where there is but one."""
 
 
 def rank(text: str) -> str:

@@ -75,6 +75,7 @@ def _layers(path: Path, options: Options, assignments: list[tuple[str, Key, Any]
     settings = Settings()
     settings.put_all(tables, str(path))
     format_of_files = settings.get("data", "format")
+    stages_of_files = settings.get("data", "stages") or []
     if options.scale == "mini":
         if not isinstance(mini, dict) or not mini:
             raise FileProblems(
@@ -84,6 +85,8 @@ def _layers(path: Path, options: Options, assignments: list[tuple[str, Key, Any]
     if options.data is not None:
         settings.put(("data", "format"), format_of_files, str(path))
         settings.put(("data", "root"), options.data, "--data")
+        if settings.get("data", "stages") is not None:
+            settings.put(("data", "stages"), stages_of_files, str(path))
     flags: list[tuple[Key, Any, str]] = [
         (("model", "name"), options.model, "--model"),
         (("search", "trials"), options.trials, "--trials"),

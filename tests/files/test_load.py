@@ -129,6 +129,18 @@ def test_options_win_over_the_file_and_the_scale():
 
 
 @pytest.mark.parametrize(
+    ("stages", "kept"), [("", ()), ('data.stages = ["seen+size", "count"]', ("seen+size", "count"))]
+)
+def test_files_bring_the_stages_of_files_and_drawn_data_their_own(study_file, stages, kept):
+    mini = '[mini]\ndata.format = "quiz"\ndata.stages = ["easy", "hard"]\n'
+    study_file.write_text(f"{STUDY.replace('scenes', 'vqa')}{stages}\n{mini}")
+    drawn = load_study(str(study_file), Options(scale="mini"))
+    ours = load_study(str(study_file), Options(scale="mini", data="/some/where"))
+    assert (drawn.data.format, drawn.data.stages) == ("quiz", ("easy", "hard"))
+    assert (ours.data.format, ours.data.stages) == ("vqa", kept)
+
+
+@pytest.mark.parametrize(
     ("assignment", "table", "key", "value"),
     [
         ("trial.epochs=3", "trial", "epochs", 3),

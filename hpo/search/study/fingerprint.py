@@ -13,13 +13,13 @@ def fingerprint(spec: StudySpec, *, data_digest: str, weights_digest: str) -> di
     """Setting by dotted key: task, model, data, objective, trial and search space.
 
     Paths are left out, contents are in: another node may hold the same data elsewhere. A switch
-    that is off is left out: studies from before it was there go on.
+    that is off, or a list that is empty, is left out: studies from before it was there go on.
     """
     tables = json.loads(spec.model_dump_json())
     found: dict[str, Any] = {"task": spec.task}
     for table in ("objective", "model", "data", "trial", "space"):
         for key, value in tables[table].items():
-            if (table, key) not in LEFT_OUT and value is not False:
+            if (table, key) not in LEFT_OUT and value is not False and value != []:
                 found[f"{table}.{key}"] = value
     return {**found, "data": data_digest, "model weights": weights_digest}
 
