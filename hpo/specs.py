@@ -54,7 +54,7 @@ class Measures(Spec):
 class Objective(Spec):
     """What is optimised."""
 
-    metric: Literal["val_loss", "accuracy", "macro_f1", "f_beta"] = "val_loss"
+    metric: Literal["val_loss", "accuracy", "macro_f1", "f_beta", "exact_match"] = "val_loss"
     """`f_beta`: with beta 3, of the rarer label where there are two, else the mean over labels."""
     direction: Literal["minimize", "maximize"] = "minimize"
 

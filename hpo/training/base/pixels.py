@@ -1,7 +1,8 @@
 """Preprocessed images, read when first needed and kept within a limit."""
 
-from typing import Any
+from collections.abc import Callable
 
+from PIL import Image
 from torch import Tensor
 
 from hpo.data import Example
@@ -9,10 +10,10 @@ from hpo.errors import DataError
 
 
 class PixelCache:
-    """Pixels (3, H, W) by image; once full, further images are read every time."""
+    """Pixels by image; once full, further images are read every time."""
 
-    def __init__(self, image_processor: Any, limit_bytes: int) -> None:
-        self._process = image_processor
+    def __init__(self, process: Callable[[Image.Image], Tensor], limit_bytes: int) -> None:
+        self._process = process
         self._limit_bytes = limit_bytes
         self.held_bytes = 0
         self._pixels: dict[str, Tensor] = {}
@@ -31,5 +32,4 @@ class PixelCache:
         """The example's pixels from its image; nothing is kept."""
         if example.image is None:
             raise DataError(f"{example.name}: it has no image; use a data.format with images")
-        pixels: Tensor = self._process(example.image(), return_tensors="pt")["pixel_values"][0]
-        return pixels
+        return self._process(example.image())

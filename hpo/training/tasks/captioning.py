@@ -5,15 +5,12 @@ The stock transformers model and processor. The forward pass goes through the mo
 checked on the way.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import PIL
 import torch
-import transformers
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
@@ -21,16 +18,16 @@ from transformers import InstructBlipForConditionalGeneration, InstructBlipProce
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from hpo.data import Example
-from hpo.errors import DataError, MissingError
+from hpo.errors import DataError
 from hpo.specs import TrialConfig
+from hpo.training.base.batch import send
 from hpo.training.base.features import SLOT, Features, Prefix
 from hpo.training.base.losses import Losses, row_sums
 from hpo.training.base.pixels import PixelCache
+from hpo.training.base.pretrained import identity_of, load_pretrained
 from hpo.training.tasks import Row, Source, require, targets_of
-from hpo.weights import find_weights
 
 IGNORED = -100
-SAMPLE = 4096  # values of a tensor, at each end, that go into a digest
 QFORMER = (
     r"^(?:.*\.)?qformer\.encoder\.layer\.\d+\.(?:(?:cross)?attention\."
     r"(?:attention\.(?:query|key|value)|output\.dense)|(?:intermediate|output)(?:_query)?\.dense)$"
@@ -93,7 +90,7 @@ class Captioning:
         self._max_length = source.data.max_length
         self._seq2seq = not model.config.use_decoder_only_language_model
         self._queries = int(model.config.num_query_tokens)
-        self._pixels = PixelCache(processor.image_processor, source.cache_bytes)
+        self._pixels = PixelCache(self._process, source.cache_bytes)
         self._features: Features | None = None
         self._longest_prompt = self.longest = 0
 
@@ -115,29 +112,27 @@ class Captioning:
     def frozen_prefix(self) -> Prefix:
         """The vision tower and what goes into it."""
         tower, device = self._stock.vision_model, self._stock.device
-        parts = {
-            "transformers": transformers.__version__,
-            "torch": torch.__version__,
-            "device": str(torch.cuda.get_device_name(device) if device.type == "cuda" else device),
-            "weights": _digest(tower),
-            "tower": self._stock.config.vision_config.to_json_string(),
-            "products": torch.get_float32_matmul_precision(),
-            "pillow": PIL.__version__,
-            "images at a time": str(SLOT),
-            "pixels": self._processor.image_processor.to_json_string(),
-        }
+        images = self._processor.image_processor
 
         def forward(pixels: Sequence[Tensor]) -> Sequence[Tensor]:
             batch = torch.stack(list(pixels)).to(device, self._stock.dtype)
             return list(tower(batch).last_hidden_state)
 
-        read = self._pixels.read
-        return Prefix(identity=json.dumps(parts, sort_keys=True), read=read, forward=forward)
+        known = identity_of(
+            tower, self._stock.config.vision_config, images, together=f"{SLOT} images"
+        )
+        return Prefix(identity=known, read=self._pixels.read, forward=forward)
 
     def use(self, features: Features) -> None:
         """From now on outputs of the vision tower come from here; its weights are let go of."""
         self._features = features
         self._stock.vision_model = Known()
+
+    def _process(self, image: Image.Image) -> Tensor:
+        """(3, H, W)."""
+        process = self._processor.image_processor
+        pixels: Tensor = process(image, return_tensors="pt")["pixel_values"][0]
+        return pixels
 
     def _images(self, rows: Sequence[CaptionRow]) -> Tensor:
         """Pixels (B, 3, H, W), or what the vision tower made of them (B, N, D)."""
@@ -193,14 +188,7 @@ class Captioning:
         counts = (input_ids == self._stock.config.image_token_id).sum(1)
         if not bool((counts == self._queries).all()):
             raise AssertionError(f"{counts.tolist()} image tokens in the rows of a batch")
-        return {name: self._sent(tensor) for name, tensor in batch.items()}
-
-    def _sent(self, tensor: Tensor) -> Tensor:
-        """On the device; from pinned memory, so that a GPU is not waited for."""
-        device = self._stock.device
-        if device.type == "cuda" and tensor.device.type == "cpu":
-            tensor = tensor.pin_memory()
-        return tensor.to(device, non_blocking=True)
+        return send(batch, self._stock.device)
 
     def _pad(
         self, ids: list[list[int]], tokenizer: Any, *, least: int = 0
@@ -278,37 +266,11 @@ def load(source: Source) -> Captioning:
     Raises:
         MissingError: weights or processor are not there, or of another architecture.
     """
-    model = source.model
-    folder = find_weights(model.name, model.revision)
-    try:
-        processor = InstructBlipProcessor.from_pretrained(folder, local_files_only=True)
-        stock, info = InstructBlipForConditionalGeneration.from_pretrained(
-            folder,
-            dtype=source.dtype,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise MissingError(
-            f"model {model.name}: {folder} is not a complete InstructBLIP with its processor "
-            f"({str(error).splitlines()[0]}); download all of it, or give another by --model DIR"
-        ) from error
-    missing = sorted(info["missing_keys"])
-    require(
-        not missing,
-        f"model {model.name}: {folder} lacks {len(missing)} tensors of an InstructBLIP, such as "
-        f"{missing[:1]}; download all of it, or give another by --model DIR",
+    stock, processor = load_pretrained(
+        source.model,
+        InstructBlipForConditionalGeneration,
+        InstructBlipProcessor,
+        dtype=source.dtype,
+        what="InstructBLIP",
     )
     return Captioning(stock.to(source.device), processor, source)
-
-
-def _digest(module: nn.Module) -> str:
-    """Identifies weights: of every tensor name, shape, type and its first and last values."""
-    state = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        flat = tensor.flatten()
-        ends = torch.cat([flat[:SAMPLE], flat[-SAMPLE:]]).float().cpu()
-        state.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        state.update(ends.numpy().tobytes())
-    return state.hexdigest()

@@ -18,6 +18,7 @@ from hpo.data import Example
 from hpo.data.labels import labels
 from hpo.errors import DataError, MissingError
 from hpo.specs import TrialConfig
+from hpo.training.base.batch import send
 from hpo.training.base.features import Features, Prefix
 from hpo.training.base.losses import Losses, row_sums
 from hpo.training.base.scores import f_beta, scores
@@ -92,12 +93,8 @@ class Classification:
         batch = self._tokenizer.pad(
             {"input_ids": [row.ids for row in rows]}, padding=True, return_tensors="pt"
         )
-        device = self._stock.device
-        return {
-            "input_ids": batch["input_ids"].to(device),
-            "attention_mask": batch["attention_mask"].to(device),
-            "labels": torch.tensor([row.label for row in rows], device=device),
-        }
+        labels = torch.tensor([row.label for row in rows])
+        return send({**batch, "labels": labels}, self._stock.device)
 
     def frozen_prefix(self) -> Prefix:
         """There is none: the first layers have adapters, too."""

@@ -1,0 +1,78 @@
+"""Loads the parts of a base from this machine, and tells what they are known by."""
+
+import hashlib
+import json
+from typing import Any
+
+import PIL
+import torch
+import transformers
+from torch import nn
+
+from hpo.errors import MissingError
+from hpo.specs import ModelSpec
+from hpo.weights import find_weights
+
+SAMPLE = 4096  # values of a tensor, at each end, that go into a digest
+
+
+def load_pretrained(
+    model: ModelSpec, kind: type[Any], processor_kind: type[Any], *, dtype: torch.dtype, what: str
+) -> tuple[Any, Any]:
+    """(model, processor) of these transformers classes.
+
+    Args:
+        what: the architecture, for people.
+
+    Raises:
+        MissingError: weights or processor are not there, or of another architecture.
+    """
+    folder = find_weights(model.name, model.revision)
+    try:
+        processor = processor_kind.from_pretrained(folder, local_files_only=True)
+        stock, info = kind.from_pretrained(
+            folder,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise MissingError(
+            f"model {model.name}: {folder} is not a complete {what} with its processor "
+            f"({str(error).splitlines()[0]}); download all of it, or give another by --model DIR"
+        ) from error
+    if missing := sorted(info["missing_keys"]):
+        raise MissingError(
+            f"model {model.name}: {folder} lacks {len(missing)} tensors of {what}, such as "
+            f"{missing[:1]}; download all of it, or give another by --model DIR"
+        )
+    return stock, processor
+
+
+def identity_of(tower: nn.Module, config: Any, image_processor: Any, **more: str) -> str:
+    """All that the outputs of a vision tower depend on but the image, as text."""
+    device = next(tower.parameters()).device
+    parts = {
+        "transformers": transformers.__version__,
+        "torch": torch.__version__,
+        "device": str(torch.cuda.get_device_name(device) if device.type == "cuda" else device),
+        "weights": _digest(tower),
+        "tower": config.to_json_string(),
+        "products": torch.get_float32_matmul_precision(),
+        "pillow": PIL.__version__,
+        "pixels": image_processor.to_json_string(),
+        **more,
+    }
+    return json.dumps(parts, sort_keys=True)
+
+
+def _digest(module: nn.Module) -> str:
+    """Identifies weights: of every tensor name, shape, type and its first and last values."""
+    state = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        flat = tensor.flatten()
+        ends = torch.cat([flat[:SAMPLE], flat[-SAMPLE:]]).float().cpu()
+        state.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        state.update(ends.numpy().tobytes())
+    return state.hexdigest()

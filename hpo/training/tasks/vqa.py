@@ -1,0 +1,297 @@
+"""Visual question answering with Qwen2-VL (Wang et al. 2024, arXiv:2409.12191).
+
+The stock transformers model and processor. What the vision tower makes of an image takes the
+places of the image's tokens in the text, as in the model's own `forward`; the head then answers
+only where a token of the answer is wanted: a vocabulary of 152,064 words is large.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
+from transformers import Qwen2VLForConditionalGeneration
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+from hpo.data import Example
+from hpo.errors import DataError
+from hpo.specs import TrialConfig
+from hpo.training.base.batch import send
+from hpo.training.base.features import Features, Prefix
+from hpo.training.base.losses import Losses
+from hpo.training.base.pixels import PixelCache
+from hpo.training.base.pretrained import identity_of, load_pretrained
+from hpo.training.base.stills import StillsProcessor
+from hpo.training.tasks import Row, Source, require, targets_of
+
+LAYER = r"^(?:.*\.)?language_model\.layers\.\d+\."
+ATTENTION = rf"{LAYER}self_attn\.[qkvo]_proj$"
+MLP = rf"{LAYER}mlp\.(?:gate|up|down)_proj$"
+TARGETS = {"attention": ATTENTION, "attention+mlp": f"(?:{ATTENTION})|(?:{MLP})"}
+IMAGE = {"type": "image"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerRow:
+    """A question as token ids, with room for its image, and the answer."""
+
+    example: Example
+    prompt: list[int]
+    target: list[int]
+    grid: tuple[int, int, int]
+    """Patches of its image: (1, high, wide)."""
+    positions: Tensor = field(repr=False)
+    """Of every token in time, height and width (3, T)."""
+
+    @property
+    def length(self) -> int:
+        """Tokens, those of the image included."""
+        return len(self.prompt) + len(self.target)
+
+    @property
+    def targets(self) -> int:
+        """Tokens of the answer, its end included."""
+        return len(self.target)
+
+    @property
+    def stage(self) -> int:
+        """The stage of its example."""
+        return self.example.stage
+
+
+class Answering:
+    """A frozen Qwen2-VL and its processor."""
+
+    target_scope = "language_model"
+    head = None
+    prefix = "model.visual"
+    metrics = ("exact_match",)
+
+    def __init__(self, model: Any, processor: Any, source: Source) -> None:
+        self.model: nn.Module = model.eval().requires_grad_(False)
+        self.target_pattern = targets_of(source.model.adapt, TARGETS)
+        self.longest = 0
+        self._stock, self._processor = model, processor
+        self._max_length = source.data.max_length
+        self._image_size = source.data.image_size
+        self._image_token = int(model.config.image_token_id)
+        self._pixels = PixelCache(self._process, source.cache_bytes)
+        self._features: Features | None = None
+
+    @property
+    def held_bytes(self) -> int:
+        """Pixels that are kept for later trials."""
+        return self._pixels.held_bytes
+
+    def encode(self, examples: Sequence[Example]) -> list[Row]:
+        """Token ids of the examples, answers cut at `data.max_length` tokens."""
+        rows = [self._row(example) for example in examples]
+        self.longest = max(self.longest, *(row.length for row in rows))
+        return list(rows)
+
+    def _row(self, example: Example) -> AnswerRow:
+        asks = {"role": "user", "content": [IMAGE, {"type": "text", "text": example.prompt}]}
+        says = {"role": "assistant", "content": [{"type": "text", "text": example.target}]}
+        question = self._processor.apply_chat_template([asks], add_generation_prompt=True)
+        whole = self._processor.apply_chat_template([asks, says])
+        require(whole.startswith(question), "the chat template writes a question in two ways")
+        image, grid = self._processor.image_token, self._grid(example)
+        if question.count(image) != 1 or image in whole[len(question) :]:
+            raise DataError(f"{example.name}: a text with {image} in it; take it out of the data")
+        merge = self._processor.image_processor.merge_size**2
+        *answer, end = self._ids(whole[len(question) :].rstrip())
+        prompt = self._ids(question.replace(image, image * (grid[1] * grid[2] // merge)))
+        target = [*answer[: self._max_length - 1], end]
+        positions = self._positions([*prompt, *target], grid)
+        return AnswerRow(
+            example=example, prompt=prompt, target=target, grid=grid, positions=positions
+        )
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self._processor.tokenizer(text, add_special_tokens=False).input_ids
+        return ids
+
+    def _positions(self, ids: list[int], grid: tuple[int, int, int]) -> Tensor:
+        """By the model's own rule (3, T)."""
+        tokens = torch.tensor([ids])
+        found, _ = self._stock.model.get_rope_index(
+            tokens,
+            mm_token_type_ids=(tokens == self._image_token).int(),
+            image_grid_thw=torch.tensor([grid]),
+        )
+        positions: Tensor = found[:, 0].to(torch.int32)
+        return positions
+
+    def _grid(self, example: Example) -> tuple[int, int, int]:
+        """Patches of an example's image, by its header."""
+        if example.size is None:
+            raise DataError(f"{example.name}: it has no image; use a data.format with images")
+        images = self._processor.image_processor
+        width, height = fitted(example.size(), self._image_size)
+        try:
+            high, wide = smart_resize(
+                height,
+                width,
+                images.patch_size * images.merge_size,
+                min_pixels=images.size["shortest_edge"],
+                max_pixels=images.size["longest_edge"],
+            )
+        except ValueError as error:
+            raise DataError(f"{example.name}: {error}; take it out of the data") from error
+        return 1, high // images.patch_size, wide // images.patch_size
+
+    def _process(self, image: Image.Image) -> Tensor:
+        """Patches (P, values of one)."""
+        size = fitted(image.size, self._image_size)
+        if size != image.size:
+            image = image.resize(size, Image.Resampling.LANCZOS)
+        found = self._processor.image_processor(image, return_tensors="pt")
+        pixels: Tensor = found["pixel_values"]
+        return pixels
+
+    def frozen_prefix(self) -> Prefix:
+        """The vision tower with its merger, and what goes into it."""
+        tower = self._stock.model.visual
+        known = identity_of(
+            tower,
+            self._stock.config.vision_config,
+            self._processor.image_processor,
+            longest_side=str(self._image_size),
+        )
+
+        def read(example: Example) -> tuple[Tensor, tuple[int, int, int]]:
+            return self._pixels.read(example), self._grid(example)
+
+        def forward(inputs: Sequence[tuple[Tensor, tuple[int, int, int]]]) -> Sequence[Tensor]:
+            return [self._seen(pixels, torch.tensor([grid])) for pixels, grid in inputs]
+
+        return Prefix(identity=known, read=read, forward=forward)
+
+    def use(self, features: Features) -> None:
+        """From now on outputs of the vision tower come from here; its weights are let go of."""
+        self._features = features
+        self._stock.model.visual = None
+
+    def _seen(self, pixels: Tensor, grids: Tensor) -> Tensor:
+        """What the vision tower makes of images (N, D): patches (P, ...), grids (B, 3)."""
+        tower, device = self._stock.model.visual, self._stock.device
+        seen = tower(pixels.to(device, self._stock.dtype), grid_thw=grids.to(device))
+        features: Tensor = seen.pooler_output
+        return features
+
+    def collate(self, rows: Sequence[AnswerRow]) -> dict[str, Tensor]:
+        """A batch on the device, padded on the right.
+
+        input_ids and attention_mask (B, T), position_ids (3, B, T); of the N tokens of images
+        `image_at` (N,) places in the flattened batch and `image_row` (N,); of the A tokens of
+        answers `answer_at` (A,), the places before them, `answer_row` (A,) and `answers` (A,);
+        and `features` (N, D), or `pixels` (P, values) with `grids` (B, 3).
+        """
+        ids = [torch.tensor([*row.prompt, *row.target]) for row in rows]
+        input_ids = pad_sequence(ids, True, self._processor.tokenizer.pad_token_id)
+        width = input_ids.shape[1]
+        mask = pad_sequence([torch.ones(len(one), dtype=torch.long) for one in ids], True)
+        positions = [row.positions.T.long() for row in rows]
+        places = [
+            torch.arange(row.targets) + width * index + len(row.prompt) - 1
+            for index, row in enumerate(rows)
+        ]
+        image_at = (input_ids.flatten() == self._image_token).nonzero().flatten()
+        batch = {
+            "input_ids": input_ids,
+            "attention_mask": mask,
+            "position_ids": pad_sequence(positions, True).permute(2, 0, 1),
+            "image_at": image_at,
+            "image_row": image_at // width,
+            "answer_at": torch.cat(places),
+            "answer_row": torch.cat(places) // width,
+            "answers": torch.tensor([token for row in rows for token in row.target]),
+            **self._images(rows),
+        }
+        return send(batch, self._stock.device)
+
+    def _images(self, rows: Sequence[AnswerRow]) -> dict[str, Tensor]:
+        examples = [row.example for row in rows]
+        if self._features is not None:
+            return {"features": torch.cat(self._features.get(examples))}
+        pixels = torch.cat([self._pixels.get(example) for example in examples])
+        return {"pixels": pixels, "grids": torch.tensor([row.grid for row in rows])}
+
+    def losses(self, batch: dict[str, Tensor]) -> Losses:
+        """The loss of every row, and whether its answer would be found word for word."""
+        model, rows = self._stock.model, len(batch["input_ids"])
+        features = batch.get("features")
+        if features is None:
+            features = self._seen(batch["pixels"], batch["grids"])
+        words_BTD = model.get_input_embeddings()(batch["input_ids"])
+        flat = words_BTD.flatten(0, 1)
+        flat = flat.index_copy(0, batch["image_at"], features.to(flat.dtype))
+        hidden_BTD = model.language_model(
+            inputs_embeds=flat.view_as(words_BTD),
+            attention_mask=batch["attention_mask"],
+            position_ids=batch["position_ids"],
+            use_cache=False,
+        ).last_hidden_state
+        logits_AV = self._stock.lm_head(hidden_BTD.flatten(0, 1)[batch["answer_at"]]).float()
+        losses_A = functional.cross_entropy(logits_AV, batch["answers"], reduction="none")
+        wrong_A = (logits_AV.detach().argmax(1) != batch["answers"]).float()
+        return Losses(
+            rows=_summed(losses_A, batch["answer_row"], rows),
+            places={
+                "image features": _summed(features.float().sum(1), batch["image_row"], rows),
+                "hidden states": hidden_BTD.detach().flatten(1).sum(1, dtype=torch.float32),
+            },
+            predictions=_summed(wrong_A, batch["answer_row"], rows) == 0,
+        )
+
+    def weights(self, rows: Sequence[AnswerRow], config: TrialConfig) -> Tensor | None:
+        """Answers weigh the same."""
+
+    def measure(self, rows: Sequence[AnswerRow], predictions: Tensor) -> dict[str, float]:
+        """Share of the last stage's answers that greedy decoding would give word for word."""
+        last = max(row.stage for row in rows)
+        chosen = torch.tensor([row.stage == last for row in rows])
+        return {"exact_match": float(predictions[chosen].double().mean())}
+
+    def verify(self) -> list[str]:
+        """What could silently be wrong, each held; raises HpoError where it is not."""
+        token = self._processor.image_token
+        expected = self._processor.tokenizer.convert_tokens_to_ids(token)
+        require(
+            expected == self._image_token,
+            f"the tokenizer's {token} has id {expected}, the model expects {self._image_token}; "
+            "use the processor that belongs to the weights",
+        )
+        return ["loss on answers only"]
+
+
+def fitted(size: tuple[int, int], longest: int | None) -> tuple[int, int]:
+    """(width, height) scaled down until neither is above `longest`."""
+    scale = min(1.0, (longest or max(size)) / max(size))
+    width, height = (max(1, round(side * scale)) for side in size)
+    return width, height
+
+
+def _summed(values: Tensor, rows: Tensor, count: int) -> Tensor:
+    """Sums of values (A,) by row (B,)."""
+    return values.new_zeros(count).index_add(0, rows, values)
+
+
+def load(source: Source) -> Answering:
+    """Loads base and processor from this machine.
+
+    Raises:
+        MissingError: weights or processor are not there, or of another architecture.
+    """
+    stock, processor = load_pretrained(
+        source.model,
+        Qwen2VLForConditionalGeneration,
+        StillsProcessor,
+        dtype=source.dtype,
+        what="Qwen2-VL",
+    )
+    return Answering(stock.to(source.device), processor, source)
