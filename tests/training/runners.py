@@ -21,7 +21,7 @@ ENVIRONMENT = {
 class Runner:
     """A runner that is ready for trials of the mini study with these settings."""
 
-    def __init__(self, *settings):
+    def __init__(self, *settings, study="rsicap", memory_limit=None):
         self.process = subprocess.Popen(
             [sys.executable, "-m", MODULE],
             stdin=subprocess.PIPE,
@@ -31,8 +31,8 @@ class Runner:
             start_new_session=True,
         )
         self.events = []
-        study = load_study("rsicap", Options(scale="mini", assignments=settings))
-        self.send(Setup(study=study, memory_limit_bytes=None, gpu=False, zero_shot=False))
+        loaded = load_study(study, Options(scale="mini", assignments=settings))
+        self.send(Setup(study=loaded, memory_limit_bytes=memory_limit, gpu=False, zero_shot=False))
         self.wait_for(Ready)
 
     def __enter__(self):

@@ -1,20 +1,13 @@
-"""Sequence classification: PEFT and torch as oracles; packs, retries, ends and scores as ever."""
+"""Sequence classification: what is trained, weighed and scored, and when a trial ends early."""
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from torch.nn import functional
-from transformers import AutoModelForSequenceClassification
 
 from hpo.errors import MissingError
-from hpo.mini import CLASSIFIER
-from hpo.specs import Outcome
 from hpo.training.base.forward import Forward, compute
 from hpo.training.base.scores import f_beta, scores
-from hpo.training.pack import Pack
-from hpo.training.trial.schedule import factor
-from hpo.training.trial.trial import Run, course, new_adapter
-from tests.training.conftest import Ear, attempt, make_bench, train_run
+from hpo.training.trial.trial import course, new_adapter
+from tests.training.conftest import Ear, attempt, make_bench
 
 SMALL = ("data.samples=100", "trial.epochs=2", "trial.evals=4", "trial.patience=9")
 
@@ -26,113 +19,6 @@ def bench_of(*assignments):
 @pytest.fixture(scope="module")
 def bench():
     return bench_of()
-
-
-def stock_model(bench):
-    """Backbone and the head that the bench drew."""
-    model = AutoModelForSequenceClassification.from_pretrained(
-        CLASSIFIER, num_labels=len(bench.task.labels), dtype=torch.float32, local_files_only=True
-    )
-    model.config.pad_token_id = bench.task.model.config.pad_token_id
-    model.score.weight.data.copy_(bench.base.head_tensors()[0])
-    return model.eval()
-
-
-def peft_losses(bench, order, adapter):
-    """Weighted losses of plain PEFT with a trainable head, from the same start."""
-    config, spec = order.config, bench.study.trial
-    model = get_peft_model(
-        stock_model(bench),
-        LoraConfig(
-            r=config.lora_r,
-            lora_alpha=config.lora_alpha,
-            target_modules=[bench.base.names[layer] for layer in adapter.layers],
-            modules_to_save=["score"],
-        ),
-    )
-    weights = adapter.tensors(adapter.flat.detach().clone())
-    for place, layer in enumerate(adapter.layers):
-        module = model.base_model.model.get_submodule(bench.base.names[layer])
-        module.lora_A["default"].weight.data.copy_(weights[2 * place])
-        module.lora_B["default"].weight.data.copy_(weights[2 * place + 1])
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=0.0, weight_decay=config.weight_decay)
-    rows, batches = bench.train, list(course(bench, order).batches())
-    counts = torch.bincount(torch.tensor([row.label for row in rows])).float()
-    by_label = (counts.mean() / counts) ** config.class_weight
-    warmup, losses = round(spec.warmup_share * len(batches)), []
-    for step, batch in enumerate(batches):
-        inputs = bench.task.collate([rows[i] for i in batch])
-        labels = inputs.pop("labels")
-        loss = functional.cross_entropy(model(**inputs).logits, labels, weight=by_label)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trainable, spec.max_grad_norm)
-        rate = config.learning_rate * factor(config.scheduler, step, len(batches), warmup)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
-
-
-@pytest.mark.parametrize("last_n", [None, 2])
-def test_training_loss_equals_that_of_peft_at_every_step(bench, order, last_n):
-    heard = Ear()
-    trial = order(
-        last_n=last_n, class_weight=0.7, weight_decay=0.1, batch_size=8, learning_rate=1e-3
-    )
-    run = Run(bench=bench, order=trial, adapter=new_adapter(bench, trial))
-    expected = peft_losses(bench, trial, run.adapter)
-    train_run(run, heard.listener)
-    assert len(heard.losses) == len(expected) > 10
-    torch.testing.assert_close(heard.losses, expected, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("last_n", [None, 1])
-def test_peft_reads_the_exported_adapter_and_answers_the_same(bench, order, last_n):
-    heard, trial = Ear(), order(last_n=last_n, learning_rate=2e-3, batch_size=8)
-    assert attempt(bench, trial, heard.listener).fault is None
-    best = max(heard.points, key=lambda point: point.metrics["f_beta"])
-    model = PeftModel.from_pretrained(stock_model(bench), f"{trial.folder}/adapter").eval()
-    batch = bench.task.collate(bench.val)
-    labels = batch.pop("labels")
-    with torch.no_grad():
-        logits = model(**batch).logits
-    assert abs(functional.cross_entropy(logits, labels).item() - best.val_loss) < 1e-4
-    right = (logits.argmax(1) == labels).double().mean()
-    assert float(right) == pytest.approx(best.metrics["accuracy"])
-
-
-def test_packed_equals_alone_whatever_is_padded_beside_it(bench, order):
-    mixed = [
-        {"lora_dropout": 0.2, "batch_size": 4},
-        {"lora_dropout": 0.1, "batch_size": 7, "last_n": 1},
-        {"class_weight": 1.0, "batch_size": 8, "lora_r": 8},
-    ]
-    alone = [Ear() for _ in mixed]
-    for number, (changes, heard) in enumerate(zip(mixed, alone, strict=True)):
-        attempt(bench, order(number, **changes), heard.listener)
-    together, pack = [Ear() for _ in mixed], Pack(bench, rows=None)
-    for number, (changes, heard) in enumerate(zip(mixed, together, strict=True)):
-        pack.start(order(number + 10, seed_number=number, **changes), heard.listener)
-    while pack.size:
-        assert all(finished.fault is None for finished in pack.round())
-    for ours, theirs in zip(together, alone, strict=True):
-        torch.testing.assert_close(ours.losses, theirs.losses, rtol=0, atol=1e-5)
-        for mine, other in zip(ours.points, theirs.points, strict=True):
-            assert mine.val_loss == pytest.approx(other.val_loss, abs=1e-5)
-            assert mine.metrics == pytest.approx(other.metrics, abs=1e-5)
-
-
-def test_an_interrupted_trial_goes_on_to_the_bit(bench, order):
-    whole, heard = order(0, lora_dropout=0.1), Ear()
-    attempt(bench, whole, heard.listener)
-    first = order(1, seed_number=0, lora_dropout=0.1)
-    assert attempt(bench, first, Ear(20, checkpoint=True).listener).stopped
-    again, rest = order(2, seed_number=0, lora_dropout=0.1, earlier=[first.folder]), Ear()
-    assert attempt(bench, again, rest.listener).fault is None
-    assert rest.resumed and [*rest.replayed, *rest.points] == heard.points
 
 
 def test_only_adapter_and_head_are_trained(bench):
@@ -154,17 +40,6 @@ def test_a_trial_that_gets_no_better_ends_early(order):
     assert len(heard.points) == 2
     assert [point.last for point in heard.points] == [False, True]
     assert finished.stats.steps < course(impatient, order()).steps
-
-
-def test_a_nan_ends_as_nan_and_harms_nobody(bench, order):
-    pack, ears = Pack(bench, rows=None), [Ear(), Ear()]
-    pack.start(order(0, learning_rate=1e30), ears[0].listener)
-    pack.start(order(1), ears[1].listener)
-    ended = {}
-    while pack.size:
-        ended |= {finished.number: finished for finished in pack.round()}
-    assert ended[0].fault.outcome == Outcome.NAN
-    assert ended[1].fault is None and len(ears[1].points) == 4
 
 
 def test_rows_weigh_as_torch_weighs_labels(bench, order):
