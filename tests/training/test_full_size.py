@@ -8,12 +8,15 @@ from transformers import (
     InstructBlipQFormerConfig,
     LlamaConfig,
     LlamaForSequenceClassification,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
     T5Config,
 )
 
 from hpo.training.base.lora import LoraBase
 from hpo.training.tasks.captioning import LANGUAGE, QFORMER
 from hpo.training.tasks.classification import ATTENTION
+from hpo.training.tasks.vqa import TARGETS
 
 ADAPTER_OF_RANK_8 = 2_420_736  # the published number of all parameters counts it in
 FLAN_T5_XL = T5Config(
@@ -102,3 +105,24 @@ def test_llama_3_2_3b_has_adapters_on_its_attention_and_a_head(last_n, blocks):
     assert base.trainable(16, last_n) == blocks * a_block + 2 * 3072
     kept = {base.names[layer].split(".")[2] for layer in base.covered(last_n)}
     assert kept == {str(28 - 1 - k) for k in range(blocks)}
+
+
+def test_qwen2_vl_7b_has_adapters_on_seven_projections_of_its_language_model():
+    text = {
+        "vocab_size": 152064,
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+    }
+    config = Qwen2VLConfig(text_config=text, tie_word_embeddings=False)
+    with torch.device("meta"):
+        model = Qwen2VLForConditionalGeneration(config)
+    assert sum(p.numel() for p in model.parameters()) == 8_291_375_616, "the published number"
+    base = LoraBase(model.requires_grad_(False), TARGETS["attention+mlp"])
+    assert len(base.names) == 7 * 28
+    assert not base.touches("model.visual")
+    assert all(name.startswith("model.language_model.layers.") for name in base.names)
+    attention = (3584 + 3584) * 2 + (3584 + 512) * 2
+    assert base.trainable(32) == 28 * 32 * (attention + 3 * (3584 + 18944))
