@@ -11,7 +11,12 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "hpo"
 TORCH = {"torch", "transformers", "peft"}
 OPTUNA = {"optuna", "sqlalchemy"}
-WITH_TORCH = ("hpo.training", "hpo.mini.pretrain", "hpo.mini.pretrain_classifier")
+WITH_TORCH = (
+    "hpo.training",
+    "hpo.mini.pretrain",
+    "hpo.mini.pretrain_answerer",
+    "hpo.mini.pretrain_classifier",
+)
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)

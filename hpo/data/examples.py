@@ -52,6 +52,11 @@ class Examples:
     """Names of the stages of a curriculum, in their order; empty where there is but one."""
 
 
+def tidy(text: str) -> str:
+    """The text with single spaces: published texts have double and trailing ones."""
+    return " ".join(text.split())
+
+
 def rank(text: str) -> str:
     """A place in an order that is arbitrary, but the same everywhere and for ever."""
     return hashlib.sha256(text.encode()).hexdigest()

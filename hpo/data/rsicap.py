@@ -8,20 +8,16 @@ hold images without captions; a caption without its image is an error.
 import hashlib
 import json
 import os
-import re
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
-
-from hpo.data.examples import Example, Examples, capped, split
+from hpo.data.examples import Example, Examples, capped, split, tidy
+from hpo.data.images import check_images, image_digest, image_size, load_image, source_of
 from hpo.errors import DataError, MissingError
 from hpo.specs import DataSpec
 
 PROMPT = "Describe this image in detail."
-SOURCE = re.compile(r"^P\d+")
-SHOWN = 3  # names in a message
 
 
 def read(data: DataSpec) -> Examples:
@@ -35,7 +31,8 @@ def read(data: DataSpec) -> Examples:
         )
     text = captions.read_bytes()
     rows = [_example(root, captions, i, row) for i, row in enumerate(_annotations(captions, text))]
-    _check_images(root, rows)
+    images = [root / "images" / row.name for row in rows]
+    check_images(images, lacking="captions without image", where=captions.name)
     chosen = capped(rows, data.samples)
     if len({row.group for row in chosen}) < 2:
         raise DataError(f"{captions}: {len(chosen)} source images; a split needs at least two")
@@ -70,70 +67,13 @@ def _example(root: Path, captions: Path, index: int, row: Any) -> Example:
         )
     if Path(name).name != name:
         raise DataError(f"{captions}: filename {name!r} must be a name inside images/, not a path")
-    source = SOURCE.match(name)
     prompt = row.get("text_input")
     return Example(
         name=name,
-        group=source.group() if source else Path(name).stem,
-        prompt=_tidy(prompt) if isinstance(prompt, str) and prompt.strip() else PROMPT,
-        target=_tidy(target),
-        content=partial(_content, root / "images" / name),
+        group=source_of(name),
+        prompt=tidy(prompt) if isinstance(prompt, str) and prompt.strip() else PROMPT,
+        target=tidy(target),
+        content=partial(image_digest, root / "images" / name),
         image=partial(load_image, root / "images" / name),
+        size=partial(image_size, root / "images" / name),
     )
-
-
-def _content(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return "not there"
-
-
-def _tidy(text: str) -> str:
-    """The text with single spaces: the published captions have double and trailing ones."""
-    return " ".join(text.split())
-
-
-def _check_images(root: Path, rows: list[Example]) -> None:
-    """Reads every image's header."""
-    folder = root / "images"
-    present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    missing = sorted({row.name for row in rows} - present)
-    if missing:
-        raise DataError(
-            f"{folder}: {len(missing)} captions without image: {_few(missing)}; "
-            "add the images or take their rows out of captions.json"
-        )
-    broken = [name for name in sorted({row.name for row in rows}) if not _is_image(folder / name)]
-    if broken:
-        raise DataError(
-            f"{folder}: {len(broken)} files are not images: {_few(broken)}; replace them or take "
-            "their rows out of captions.json"
-        )
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-
-
-def _is_image(path: Path) -> bool:
-    try:
-        with Image.open(path):
-            return True
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
-        return False
-
-
-def load_image(path: Path) -> Image.Image:
-    """The image in RGB.
-
-    Raises:
-        DataError: it is missing or broken.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: the image is gone; restore it") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: the image cannot be read: {error}; replace it") from error

@@ -30,7 +30,8 @@ def _hand() -> str:
     return hashlib.sha256(b"".join(sources)).hexdigest()
 
 
-def _content(index: int) -> str:
+def scene_digest(index: int) -> str:
+    """Changes when the picture of that scene does."""
     return f"album {ALBUM} {index} {_hand()}"
 
 
@@ -41,6 +42,6 @@ def _example(index: int) -> Example:
         group=str(index),
         prompt=prompt,
         target=caption,
-        content=partial(_content, index),
+        content=partial(scene_digest, index),
         image=partial(picture, ALBUM, index),
     )

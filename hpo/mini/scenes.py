@@ -84,6 +84,11 @@ def describe(seed: int, index: int) -> tuple[str, str]:
     return prompt, caption(facts)
 
 
+def scene_facts(seed: int, index: int) -> Facts:
+    """What that scene shows."""
+    return _begin(seed, index)[1]
+
+
 def picture(seed: int, index: int) -> Image.Image:
     """The picture of that scene (RGB, 64 x 64)."""
     rng, facts, _ = _begin(seed, index)

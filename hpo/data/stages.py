@@ -1,0 +1,85 @@
+"""Stages of a curriculum: which rows belong to which, and whether each has enough of them."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from hpo.data.examples import Example
+from hpo.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """An example with what a stage may call it by: its file, its type, its value of `stage`."""
+
+    example: Example
+    labels: tuple[str, ...]
+
+
+def parts(stage: str) -> list[str]:
+    """The names that an entry of `data.stages` joins; a file is one name."""
+    return [stage] if is_file(stage) else [part.strip() for part in stage.split("+")]
+
+
+def is_file(stage: str) -> bool:
+    """Whether an entry of `data.stages` names a data file."""
+    return stage.endswith(".json")
+
+
+def staged(rows: Sequence[Labelled], stages: Sequence[str], *, where: str) -> list[Example]:
+    """The rows that belong to a stage, each with its place; all rows where there are no stages.
+
+    Args:
+        where: the data, for messages.
+
+    Raises:
+        DataError: a name of a stage is no row's, or stands in two stages.
+    """
+    if not stages:
+        return [row.example for row in rows]
+    places = _places(stages, where)
+    counts = Counter(label for row in rows for label in set(row.labels))
+    for place, stage in enumerate(stages):
+        for name in parts(stage):
+            if name not in counts:
+                raise DataError(
+                    f"{where}: data.stages[{place}] = {stage!r}: no row is of {name!r}; "
+                    f"there are: {_listed(counts)}"
+                )
+    found = []
+    for row in rows:
+        of = [places[label] for label in row.labels if label in places]
+        if of:
+            found.append(replace(row.example, stage=of[0]))
+    return found
+
+
+def _places(stages: Sequence[str], where: str) -> dict[str, int]:
+    places: dict[str, int] = {}
+    for place, stage in enumerate(stages):
+        for name in parts(stage):
+            if name in places:
+                raise DataError(
+                    f"{where}: data.stages[{place}] = {stage!r}: {name!r} is in two stages; "
+                    "name each once"
+                )
+            places[name] = place
+    return places
+
+
+def check_sides(
+    train: Sequence[Example], val: Sequence[Example], stages: Sequence[str], *, where: str
+) -> None:
+    """Raises DataError for a stage without rows on one side of the split; names it."""
+    for place, stage in enumerate(stages):
+        counts = [sum(row.stage == place for row in side) for side in (train, val)]
+        if 0 in counts:
+            raise DataError(
+                f"{where}: data.stages[{place}] = {stage!r} has {counts[0]} rows to train on and "
+                f"{counts[1]} to validate on; give it more rows, or change data.samples, "
+                "data.val_share or data.stages"
+            )
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} ({count})" for name, count in sorted(counts.items())) or "none"
