@@ -86,7 +86,7 @@ def mini_study():
     return load_study("rsicap", Options(scale="mini", assignments=SMALL))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared():
     """The folder of shared data sets beside the repository."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "data"

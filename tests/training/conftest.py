@@ -69,7 +69,7 @@ def attempt(bench, order, listener):
 
 def train_run(run, listener):
     """Trains a run from where it stands, its curve included."""
-    curve = Curve(Path(run.order.folder), run.curve, listener.fence, run.bench.task.metrics)
+    curve = Curve(Path(run.order.folder), run.curve, listener.fence, run.bench.metrics)
     return alone(run.bench.task, run.bench.base, train(run, curve, listener))
 
 

@@ -11,7 +11,6 @@ from hpo.training.base.losses import Losses
 from hpo.training.memory.refusal import observation_of, refuse
 from hpo.training.trial.checkpoint import CheckpointError, restore
 from hpo.training.trial.curve import Curve
-from hpo.training.trial.evaluate import stage_metrics
 from hpo.training.trial.export import export
 from hpo.training.trial.faults import breaks_device, classify
 from hpo.training.trial.loop import train
@@ -63,9 +62,7 @@ def _go_on(run: Run, listener: Listener) -> Curve:
     if run.order.folder not in run.order.earlier:
         listener.fence()
         shutil.rmtree(run.order.folder, ignore_errors=True)  # of an earlier study of this name
-    folder = Path(run.order.folder)
-    metrics = run.bench.task.metrics + stage_metrics(run.bench.val)
-    curve = Curve(folder, run.curve, listener.fence, metrics)
+    curve = Curve(Path(run.order.folder), run.curve, listener.fence, run.bench.metrics)
     if run.samples_seen:
         listener.resumed(run.samples_seen, run.earlier_seconds, "; ".join(reasons))
         for point in run.points:

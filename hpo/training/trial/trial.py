@@ -18,6 +18,7 @@ from hpo.training.memory.gauge import MemoryGauge
 from hpo.training.memory.prediction import MemoryModel
 from hpo.training.tasks import Row, Task
 from hpo.training.trial.batches import Course
+from hpo.training.trial.evaluate import stage_metrics
 
 SEED_STRIDE = 1_000_003  # trials of one study seed never meet those of the next
 
@@ -35,6 +36,11 @@ class Bench:
     adapter_dtype: torch.dtype
     gauge: MemoryGauge
     memory: MemoryModel
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of what is measured beside val loss."""
+        return self.task.metrics + stage_metrics(self.val)
 
 
 @dataclass(frozen=True, kw_only=True)
