@@ -158,3 +158,22 @@ def test_the_driver_starts_without_torch():
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
+
+
+TASKS = {name.rpartition(".")[2] for name in modules("hpo.training.tasks")} - {"tasks"}
+
+
+def test_no_module_outside_the_tasks_asks_which_task_it_is():
+    assert {"captioning", "classification", "vqa"} <= TASKS
+    others = [name for name in FILES if not within(name, "hpo.training.tasks")]
+    tested = [
+        (name, constant.value)
+        for name in others
+        for node in ast.walk(TREES[name])
+        if isinstance(node, ast.Compare | ast.match_case)
+        for constant in ast.walk(node.pattern if isinstance(node, ast.match_case) else node)
+        if isinstance(constant, ast.Constant) and constant.value in TASKS
+    ]
+    assert tested == []
+    knows = [(n, i) for n in others for i in imports(n) if within(i, "hpo.training.tasks")]
+    assert {i for _, i in knows} == {"hpo.training.tasks"}

@@ -33,7 +33,9 @@ def first_loss(run, step):
 def test_a_stage_starts_from_the_adapter_of_the_one_before(bench, order):
     whole, trial = Ear(), order(**CHANGES)
     assert attempt(bench, trial, whole.listener).fault is None
-    run = Run(bench=bench, order=order(1, seed_number=0, **CHANGES), adapter=new_adapter(bench, trial))
+    run = Run(
+        bench=bench, order=order(1, seed_number=0, **CHANGES), adapter=new_adapter(bench, trial)
+    )
     stages = [bench.train[batch[0]].stage for batch in run.course.batches()]
     for first in (stages.index(1), stages.index(2)):
         run = Run(bench=bench, order=run.order, adapter=new_adapter(bench, run.order))
