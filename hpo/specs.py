@@ -136,6 +136,9 @@ class TrialSpec(Spec):
     epochs: Positive = 2
     evals: Positive = 10
     """Points of the eval grid: k/n of the samples of the whole trial."""
+    keep_epochs: Positive | None = None
+    """An adapter is kept every so many epochs, in `adapter/epoch-<n>`, for as long as the best one
+    of its trial is; None for the best one alone."""
     eval_batch_size: Positive = 8
     max_micro_batch: Positive | None = None
     """Rows of one forward and backward pass; a larger batch adds up the gradients of several."""

@@ -159,3 +159,24 @@ def test_an_attempt_in_its_own_folder_goes_on_from_there(bench, order, ear):
     attempt(bench, again, heard.listener)
     assert len(heard.resumed) == 1
     assert_same(again.folder, whole.folder)
+
+
+def test_adapters_of_epochs_are_kept_and_taken_along_by_a_retry(order):
+    bench, _ = make_bench("trial.epochs=4", "trial.keep_epochs=2")
+    whole = order(0)
+    attempt(bench, whole, Ear().listener)
+    first = order(1, seed_number=0)
+    assert attempt(bench, first, Ear(stop_after=25, checkpoint=True).listener).stopped
+    again = order(2, seed_number=0, earlier=[first.folder])
+    assert attempt(bench, again, Ear().listener).fault is None
+    for trial in (whole, again):
+        assert sorted(path.name for path in Path(trial.folder, "adapter").glob("epoch-*")) == [
+            "epoch-2",
+            "epoch-4",
+        ]
+    for epoch in ("epoch-2", "epoch-4"):
+        ours, theirs = (
+            load_file(f"{trial.folder}/adapter/{epoch}/adapter_model.safetensors")
+            for trial in (again, whole)
+        )
+        assert all((ours[name] == tensor).all() for name, tensor in theirs.items())

@@ -107,9 +107,8 @@ class Keeper:
             path.unlink(missing_ok=True)
         if not checkpoint:
             (folder / CHECKPOINT).unlink(missing_ok=True)
-        if number not in best:
-            self._remove_adapter(number)
         if not checkpoint and number not in best:
+            self._remove_adapter(number)  # a retry takes adapters of epochs along
             self._swept.add(number)
 
     def _remove_adapter(self, number: int) -> None:
@@ -152,7 +151,7 @@ def best(trials: Iterable[FrozenTrial], objective: Objective = VAL_LOSS) -> list
 
 def _used_bytes(folders: list[Path]) -> int:
     """Of checkpoints and adapters."""
-    patterns = (CHECKPOINT, f"{ADAPTER}/*")
+    patterns = (CHECKPOINT, f"{ADAPTER}/*", f"{ADAPTER}/*/*")
     return sum(_size(path) for f in folders for pattern in patterns for path in f.glob(pattern))
 
 

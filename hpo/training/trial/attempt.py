@@ -4,14 +4,14 @@ import shutil
 from collections.abc import Callable, Generator
 from pathlib import Path
 
-from hpo.protocol import ADAPTER, Finished
+from hpo.protocol import Finished
 from hpo.specs import TrialOrder, TrialStats
 from hpo.training.base.forward import Forward
 from hpo.training.base.losses import Losses
 from hpo.training.memory.refusal import observation_of, refuse
 from hpo.training.trial.checkpoint import CheckpointError, restore
 from hpo.training.trial.curve import Curve
-from hpo.training.trial.export import export
+from hpo.training.trial.export import keep, take_over
 from hpo.training.trial.faults import breaks_device, classify
 from hpo.training.trial.loop import train
 from hpo.training.trial.trial import Bench, Listener, Run, new_adapter
@@ -67,6 +67,8 @@ def _go_on(run: Run, listener: Listener) -> Curve:
         listener.resumed(run.samples_seen, run.earlier_seconds, "; ".join(reasons))
         for point in run.points:
             listener.evaluated(point, True)
+        for earlier in run.order.earlier:
+            take_over(Path(earlier), run, listener.fence)
     elif reasons:
         listener.started_over("; ".join(reasons))
     return curve
@@ -86,18 +88,8 @@ def _restore(run: Run) -> list[str]:
 
 def _keep_best(run: Run, listener: Listener) -> None:
     """Writes the adapter of the best eval point."""
-    run.phase = "export"
-    if run.best_weights is None:
-        return
-    export(
-        Path(run.order.folder) / ADAPTER,
-        run.bench.base,
-        run.adapter,
-        run.best_weights,
-        pattern=run.bench.task.target_pattern,
-        model_name=run.bench.study.model.name,
-        fence=listener.fence,
-    )
+    if run.best_weights is not None:
+        keep(run, run.best_weights, listener.fence)
 
 
 def _stats(bench: Bench, order: TrialOrder, run: Run | None, seconds: float) -> TrialStats:

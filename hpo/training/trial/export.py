@@ -9,7 +9,35 @@ from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import Tensor
 
+from hpo.protocol import ADAPTER
 from hpo.training.base.lora import Adapter, LoraBase
+from hpo.training.trial.trial import Run
+
+EPOCH = "epoch-"
+
+
+def keep(run: Run, flat: Tensor, fence: Callable[[], None], *, epoch: int | None = None) -> None:
+    """Writes an adapter of a trial: the one to use, or that of an epoch."""
+    run.phase = "export"
+    folder = Path(run.order.folder) / ADAPTER
+    export(
+        folder if epoch is None else folder / f"{EPOCH}{epoch}",
+        run.bench.base,
+        run.adapter,
+        flat,
+        pattern=run.bench.task.target_pattern,
+        model_name=run.bench.study.model.name,
+        fence=fence,
+    )
+
+
+def take_over(folder: Path, run: Run, fence: Callable[[], None]) -> None:
+    """Takes the adapters of epochs along from an earlier attempt in another folder."""
+    own = Path(run.order.folder) / ADAPTER
+    for kept in (folder / ADAPTER).glob(f"{EPOCH}*"):
+        if kept.parent != own:
+            fence()
+            shutil.copytree(kept, own / kept.name, dirs_exist_ok=True)
 
 
 def export(

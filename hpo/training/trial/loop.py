@@ -13,7 +13,7 @@ from hpo.specs import EvalPoint, Measures
 from hpo.training.base.forward import Forward
 from hpo.training.base.losses import Losses
 from hpo.training.tasks import Row
-from hpo.training.trial import checkpoint
+from hpo.training.trial import checkpoint, export
 from hpo.training.trial.batches import parts
 from hpo.training.trial.curve import Curve
 from hpo.training.trial.evaluate import evaluate
@@ -36,9 +36,11 @@ def train(run: Run, curve: Curve, listener: Listener) -> Generator[Forward, Loss
         if run.stopped_early:
             return True
         for batch in islice(run.course.batches(), run.step, None):
-            rows = [run.bench.train[i] for i in batch]
-            yield from _step(run, rows)
+            before = run.epochs
+            yield from _step(run, [run.bench.train[i] for i in batch])
             _settle(run, curve, listener)
+            if run.epochs > before:
+                _keep_epoch(run, curve, listener)
             if not (yield from _end_step(run, curve, listener)):
                 return False
             if run.stopped_early:
@@ -93,6 +95,14 @@ def learning(run: Run, rows: Sequence[Row]) -> list[Forward]:
         )
         for first, last in bounds
     ]
+
+
+def _keep_epoch(run: Run, curve: Curve, listener: Listener) -> None:
+    """Keeps the adapter of an epoch that has just ended, where that is wanted."""
+    every = run.bench.study.trial.keep_epochs
+    if every is not None and run.epochs % every == 0:
+        _read(run, curve, keep=0)  # it holds no NaN
+        export.keep(run, run.adapter.flat.detach(), listener.fence, epoch=run.epochs)
 
 
 def _settle(run: Run, curve: Curve, listener: Listener) -> None:

@@ -141,6 +141,11 @@ class Run:
         """Samples of the whole trial."""
         return len(self.bench.train) * self.bench.study.trial.epochs
 
+    @property
+    def epochs(self) -> int:
+        """Times that it has seen so many samples as there are to train on."""
+        return self.samples_seen // len(self.bench.train)
+
     @cached_property
     def course(self) -> Course:
         """Its batches, from the first to the last."""
