@@ -131,7 +131,7 @@ SUBJECTS = {
         study="kvasir",
         settings=("data.samples=60", "trial.epochs=1", "trial.evals=2", "known=[]"),
         changes={"stage_1": 0.5, "weight_decay": 0.1},
-        memory_limit=240_000_000,
+        memory_limit=120_000_000,
         stock=stock_answerer,
         losses=answer_losses,
     ),

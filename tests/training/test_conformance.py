@@ -12,6 +12,7 @@ from tests.training.conftest import Ear, attempt, make_bench
 from tests.training.oracle import SUBJECTS, TOO_LARGE
 from tests.training.runners import Runner
 
+WHOLE = ("data.samples=200", "limits.predict_oom=false", "trial.max_micro_batch=500")
 MIXED = (
     {"lora_dropout": 0.2, "batch_size": 4},
     {"lora_dropout": 0.1, "batch_size": 7, "lora_alpha": 32.0, "scheduler": "linear"},
@@ -109,7 +110,7 @@ def test_a_nan_is_a_nan_and_harms_nobody(subject, bench, order):
 
 @pytest.mark.slow
 def test_what_does_not_fit_is_an_oom_and_the_next_trial_is_trained(subject, order):
-    settings = (*subject.settings, "data.samples=200", "limits.predict_oom=false")
+    settings = (*subject.settings, *WHOLE)
     with Runner(*settings, study=subject.study, memory_limit=subject.memory_limit) as runner:
         large = runner.train(order(0, batch_size=TOO_LARGE, lora_r=32))
         small = runner.train(order(1))
