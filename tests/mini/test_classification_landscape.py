@@ -9,10 +9,10 @@ from hpo.search.study.sampler import GatedTPESampler
 from hpo.search.study.space import distributions, suggest
 from hpo.specs import TrialConfig, TrialOrder
 from hpo.training.bench import set_up
-from tests.training.conftest import Ear, attempt
+from tests.training.conftest import attempts
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("classification-landscape")]
-RANDOM = (1, 2, 3)  # numbers of the trials that the shipped study draws first; 0 is the known one
+RANDOM = (1, 2)  # numbers of the trials that the shipped study draws first; 0 is the known one
 GOOD = {
     "learning_rate": 1.6e-3,
     "weight_decay": 0.04,
@@ -39,33 +39,27 @@ def drawn(study):
 
 @pytest.fixture(scope="module")
 def scores(tmp_path_factory):
-    """F-beta: zero-shot, of random trials, of a good configuration, of one that learns slowly."""
+    """F-beta: zero-shot, of random trials, and of a good configuration."""
     study = load_study("classify", Options(scale="mini"))
     bench, facts = set_up(Setup(study=study, memory_limit_bytes=None, gpu=False, zero_shot=True))
     folder = tmp_path_factory.mktemp("trials")
 
-    def best(config, number=0):
-        order = TrialOrder(
-            number=number, seed_number=number, config=config, folder=str(folder / f"{number}")
-        )
-        ear = Ear()
-        finished = attempt(bench, order, ear.listener)
-        assert finished.fault is None
-        return max(point.metrics["f_beta"] for point in ear.points)
-
-    def good(**change):
-        return best(TrialConfig.model_validate(GOOD | change))
-
-    random = [best(config, number) for number, config in drawn(study)]
-    return facts.zero_shot, random, good(), good(learning_rate=1.6e-4)
+    chosen = [(0, TrialConfig.model_validate(GOOD))]
+    orders = [
+        TrialOrder(number=place, seed_number=number, config=config, folder=str(folder / f"{place}"))
+        for place, (number, config) in enumerate([*chosen, *drawn(study)])
+    ]
+    heard = attempts(bench, orders)
+    good, *random = (max(p.metrics["f_beta"] for p in ear.points) for ear in heard)
+    return facts.zero_shot, random, good
 
 
 def test_a_good_configuration_is_far_above_the_first_random_ones(scores):
-    zero_shot, random, good, _ = scores
+    zero_shot, random, good = scores
     assert good > max(random) + 0.08
     assert good > 0.65 > 4 * zero_shot
 
 
-def test_learning_rates_at_both_ends_of_the_space_lose_half(scores):
-    _, random, good, slow = scores
-    assert max(random[0], slow) < 0.5 * good, "the first random trial has a rate near the top"
+def test_a_learning_rate_near_the_top_of_the_space_loses_half(scores):
+    _, random, good = scores
+    assert random[0] < 0.5 * good

@@ -67,6 +67,16 @@ def attempt(bench, order, listener):
     return ended[0]
 
 
+def attempts(bench, orders):
+    """What was heard of several trials, trained side by side."""
+    pack, ears = Pack(bench, rows=None), [Ear() for _ in orders]
+    for order, ear in zip(orders, ears, strict=True):
+        pack.start(order, ear.listener)
+    while pack.size:
+        assert all(finished.fault is None for finished in pack.round())
+    return ears
+
+
 def train_run(run, listener):
     """Trains a run from where it stands, its curve included."""
     curve = Curve(Path(run.order.folder), run.curve, listener.fence, run.bench.metrics)
