@@ -68,7 +68,7 @@ def build_tokenizer(rng: np.random.Generator) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer: knows the words of questions, encodes any text."""
     said = [turn for _ in range(10_000) for turn in text_turns(rng)]
     for index in range(500):
-        said += turns(rng, _seen(shape_picture(rng).facts), several=index % 2 == 0)
+        said += turns(rng, seen_shapes(shape_picture(rng).facts), several=index % 2 == 0)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -117,7 +117,7 @@ def build_model(processor: StillsProcessor) -> Qwen2VLForConditionalGeneration:
         vocab_size=VOCABULARY,
         hidden_size=WIDTH,
         intermediate_size=256,
-        num_hidden_layers=4,
+        num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=1024,
@@ -139,7 +139,7 @@ def build_model(processor: StillsProcessor) -> Qwen2VLForConditionalGeneration:
     return Qwen2VLForConditionalGeneration(config)
 
 
-def _seen(facts: tuple[int, ...]) -> Shown:
+def seen_shapes(facts: tuple[int, ...]) -> Shown:
     """What a picture of shapes shows, from its facts."""
     count, color, shape, ground, side = (n[fact] for n, fact in zip(FACTS, facts, strict=True))
     things = "crosses" if shape == "cross" else f"{shape}s"
@@ -228,7 +228,7 @@ class Album:
         """Conversations about pictures."""
         images, facts = self._chosen(size)
         several = self.rng.random() < SEVERAL_SHARE  # all rows alike: little padding
-        said = [turns(self.rng, _seen(row), several=several) for row in facts]
+        said = [turns(self.rng, seen_shapes(row), several=several) for row in facts]
         return encode(self.processor, said, images)
 
     def text_batch(self, size: int) -> dict[str, torch.Tensor]:
@@ -276,7 +276,10 @@ def losses(
 def pretrain(
     out: Path, *, vision_steps: int, steps: int, size: int, pictures: int, rate: float, seed: int
 ) -> None:
-    """Trains first the vision tower, then everything, in batches of `size`; writes to `out`."""
+    """Trains first the vision tower in batches of `size`, then everything; writes to `out`.
+
+    A picture of the second part is asked about up to four times, so half a batch is enough.
+    """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     processor = build_processor(rng)
@@ -287,7 +290,7 @@ def pretrain(
     vision = [*model.model.visual.parameters(), *heads.parameters()]
     optimize(vision, vision_losses(model, heads, album, size), steps=vision_steps, rate=rate)
     save(model, processor, out)
-    optimize(list(model.parameters()), losses(model, album, size), steps=steps, rate=rate)
+    optimize(list(model.parameters()), losses(model, album, size // 2), steps=steps, rate=rate)
     save(model, processor, out)
 
 
@@ -305,8 +308,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--vision-steps", type=int, default=1_800)
-    parser.add_argument("--steps", type=int, default=2_600)
-    parser.add_argument("--size", type=int, default=32, help="rows in a batch")
+    parser.add_argument("--steps", type=int, default=2_000)
+    parser.add_argument("--size", type=int, default=32, help="pictures in a batch")
     parser.add_argument("--pictures", type=int, default=12_000)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
