@@ -16,20 +16,11 @@ class Labelled:
     labels: tuple[str, ...]
 
 
-def parts(stage: str) -> list[str]:
-    """The names that an entry of `data.stages` joins; a file is one name."""
-    return [stage] if is_file(stage) else [part.strip() for part in stage.split("+")]
-
-
-def is_file(stage: str) -> bool:
-    """Whether an entry of `data.stages` names a data file."""
-    return stage.endswith(".json")
-
-
 def staged(rows: Sequence[Labelled], stages: Sequence[str], *, where: str) -> list[Example]:
     """The rows that belong to a stage, each with its place; all rows where there are no stages.
 
     Args:
+        stages: labels, or several labels joined by +.
         where: the data, for messages.
 
     Raises:
@@ -37,15 +28,7 @@ def staged(rows: Sequence[Labelled], stages: Sequence[str], *, where: str) -> li
     """
     if not stages:
         return [row.example for row in rows]
-    places = _places(stages, where)
-    counts = Counter(label for row in rows for label in set(row.labels))
-    for place, stage in enumerate(stages):
-        for name in parts(stage):
-            if name not in counts:
-                raise DataError(
-                    f"{where}: data.stages[{place}] = {stage!r}: no row is of {name!r}; "
-                    f"there are: {_listed(counts)}"
-                )
+    places = _places(stages, Counter(label for row in rows for label in set(row.labels)), where)
     found = []
     for row in rows:
         of = [places[label] for label in row.labels if label in places]
@@ -54,15 +37,18 @@ def staged(rows: Sequence[Labelled], stages: Sequence[str], *, where: str) -> li
     return found
 
 
-def _places(stages: Sequence[str], where: str) -> dict[str, int]:
+def _places(stages: Sequence[str], counts: Counter[str], where: str) -> dict[str, int]:
+    """The place of the stage that each label belongs to."""
     places: dict[str, int] = {}
     for place, stage in enumerate(stages):
-        for name in parts(stage):
+        names = [stage] if stage in counts else [name.strip() for name in stage.split("+")]
+        for name in names:
+            entry = f"{where}: data.stages[{place}] = {stage!r}"
+            if name not in counts:
+                listed = ", ".join(f"{label} ({count})" for label, count in sorted(counts.items()))
+                raise DataError(f"{entry}: no row is of {name!r}; there are: {listed or 'none'}")
             if name in places:
-                raise DataError(
-                    f"{where}: data.stages[{place}] = {stage!r}: {name!r} is in two stages; "
-                    "name each once"
-                )
+                raise DataError(f"{entry}: {name!r} is in two stages; name each once")
             places[name] = place
     return places
 
@@ -79,7 +65,3 @@ def check_sides(
                 f"{counts[1]} to validate on; give it more rows, or change data.samples, "
                 "data.val_share or data.stages"
             )
-
-
-def _listed(counts: Counter[str]) -> str:
-    return ", ".join(f"{name} ({count})" for name, count in sorted(counts.items())) or "none"

@@ -4,6 +4,9 @@
 (Hu et al. 2023, arXiv:2307.15266), `{"annotations": [{"filename", "qa_pairs": [{"question",
 "answer", "type"}]}]}`, or a list of `{"image_id", "question", "answer", "stage", "type"}`, of which
 the last two may be left out. Images lie in images/ beside the file, or beside the file itself.
+
+Entries of `data.stages` that end in .json are files below the folder, all of one stage each.
+Without `data.stages` the values of `stage` are the stages, where rows have any.
 """
 
 import hashlib
@@ -11,14 +14,14 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hpo.data.examples import Example, Examples, capped, split, tidy
 from hpo.data.images import check_images, image_digest, image_size, load_image, source_of
-from hpo.data.stages import Labelled, check_sides, is_file, staged
+from hpo.data.stages import Labelled, check_sides, staged
 from hpo.errors import DataError, MissingError
 from hpo.specs import DataSpec
 
@@ -44,13 +47,16 @@ def read(data: DataSpec) -> Examples:
     contents = {path: path.read_bytes() for path in files.values()}
     folder = _folder(data)
     asked = [row for name, path in files.items() for row in _rows(path, contents[path], name)]
-    rows = _Shelf(folder).examples(asked)
+    stages = data.stages or _stages_of(asked)
+    if not data.stages:
+        asked = [replace(row, labels=(row.stage or "",)) for row in asked]
+    rows = _examples(folder, asked)
     check_images(
         [folder / row.example.image_name for row in rows],
         lacking="images of questions are missing",
         where=" and ".join(path.name for path in contents),
     )
-    return _split(data, rows, data.stages or _stages_of(asked), contents.values())
+    return _split(data, rows, stages, contents.values())
 
 
 def _split(
@@ -81,7 +87,7 @@ def _folder(data: DataSpec) -> Path:
 def _files(data: DataSpec) -> dict[str, Path]:
     """The files to read, by what `data.stages` calls them; "" is the one of all stages."""
     root = Path(os.path.expanduser(data.root or ""))
-    names = [stage for stage in data.stages if is_file(stage)]
+    names = [stage for stage in data.stages if stage.endswith(".json")]
     found = {name: _folder(data) / name for name in names}
     if len(names) < len(data.stages) or not names:
         found[""] = root if root.is_file() else root / NAME
@@ -145,39 +151,30 @@ def _stages_of(asked: list[Asked]) -> tuple[str, ...]:
     return tuple(sorted(found, key=lambda s: (not s.isdigit(), int(s) if s.isdigit() else 0, s)))
 
 
-@dataclass(kw_only=False)
-class _Shelf:
-    """The images below a folder by name, and how many questions each has had so far."""
+def _examples(folder: Path, asked: Iterable[Asked]) -> list[Labelled]:
+    """The rows as examples, each with a name of its own."""
+    images = folder / "images"
+    shelves = [shelf for shelf in (folder, images) if shelf.is_dir()]
+    there = {path.name: path for shelf in shelves for path in shelf.iterdir()}
+    counts: Counter[Path] = Counter()
+    rows = []
+    for row in asked:
+        names = [row.image + ending for ending in ENDINGS]
+        path = next((there[name] for name in names if name in there), shelves[-1] / row.image)
+        counts[path] += 1
+        example = _example(row, path, str(path.relative_to(folder)), counts[path])
+        rows.append(Labelled(example=example, labels=row.labels))
+    return rows
 
-    folder: Path
-    counts: Counter[str] = field(default_factory=Counter)
 
-    def __post_init__(self) -> None:
-        images = self.folder / "images"
-        self._places = {
-            path.name: str(path.relative_to(self.folder))
-            for shelf in (self.folder, images)
-            if shelf.is_dir()
-            for path in shelf.iterdir()
-        }
-        self._missing = "images/" if images.is_dir() else ""
-
-    def examples(self, asked: Iterable[Asked]) -> list[Labelled]:
-        return [Labelled(example=self._example(row), labels=row.labels) for row in asked]
-
-    def _example(self, row: Asked) -> Example:
-        names = (row.image + ending for ending in ENDINGS)
-        known = [self._places[name] for name in names if name in self._places]
-        image = known[0] if known else self._missing + row.image
-        path = self.folder / image
-        self.counts[image] += 1
-        return Example(
-            name=f"{path.name} #{self.counts[image]}",
-            picture=image,
-            group=source_of(path.name),
-            prompt=row.question,
-            target=row.answer,
-            content=partial(image_digest, path),
-            image=partial(load_image, path),
-            size=partial(image_size, path),
-        )
+def _example(row: Asked, path: Path, picture: str, number: int) -> Example:
+    return Example(
+        name=f"{picture} #{number}",
+        picture=picture,
+        group=source_of(path.name),
+        prompt=row.question,
+        target=row.answer,
+        content=partial(image_digest, path),
+        image=partial(load_image, path),
+        size=partial(image_size, path),
+    )

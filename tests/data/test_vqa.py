@@ -98,7 +98,7 @@ def test_crops_of_one_source_image_stay_on_one_side(folder):
         Image.new("RGB", (8, 8)).save(folder / "images" / name)
     write(folder, [row(name) for name in names])
     examples = read(folder, val_share=0.4)
-    train, val = ({e.name[:5] for e in side} for side in (examples.train, examples.val))
+    train, val = ({e.image_name[:12] for e in side} for side in (examples.train, examples.val))
     assert train and val and not train & val
 
 
@@ -129,6 +129,12 @@ def test_an_image_that_changes_changes_its_content(folder):
 def stages(examples):
     """(stage, prompt) -> rows."""
     return Counter((e.stage, e.prompt) for e in examples.train + examples.val)
+
+
+def test_rows_without_the_field_are_left_out_where_others_have_it(folder):
+    rows = [row(n, stage=value) for n in NAMES for value in ("a", "b")]
+    write(folder, [*rows, row("a.jpg", question="Why?")])
+    assert stages(read(folder)) == {(0, "How many?"): 4, (1, "How many?"): 4}
 
 
 def test_stages_by_type_come_in_the_order_of_the_study(folder):
@@ -181,6 +187,14 @@ def test_values_of_the_field_may_be_joined(folder):
     write(folder, [row(name, stage=value) for name in NAMES for value in (1, 2, 3)])
     examples = read(folder, stages=("3", "1+2"))
     assert stages(examples) == {(0, "How many?"): 4, (1, "How many?"): 8}
+
+
+def test_a_type_that_is_called_like_a_stage_is_not_one(folder):
+    rows = [("1+2", "late"), ("late", "1+2")]
+    write(folder, [row(n, stage=stage, type=kind) for n in NAMES for stage, kind in rows])
+    examples = read(folder)
+    assert examples.stages == ("1+2", "late")
+    assert stages(examples) == {(0, "How many?"): 4, (1, "How many?"): 4}
 
 
 def test_one_value_of_the_field_is_no_curriculum(folder):
