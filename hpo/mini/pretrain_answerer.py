@@ -37,6 +37,7 @@ VOCABULARY = 1024
 WIDTH = 128
 PATCH, MERGE = 8, 2
 TEXT_SHARE = 0.2  # of the batches
+PROBE_WEIGHT = 0.1  # of the facts, while everything is trained: the tower does not forget them
 SPECIAL = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -224,12 +225,12 @@ class Album:
         images, facts = self._chosen(size)
         return self.processor.image_processor(images, return_tensors="pt"), torch.tensor(facts)
 
-    def picture_batch(self, size: int) -> dict[str, torch.Tensor]:
-        """Conversations about pictures."""
+    def picture_batch(self, size: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Conversations about pictures, and facts (B, F)."""
         images, facts = self._chosen(size)
         several = self.rng.random() < SEVERAL_SHARE  # all rows alike: little padding
         said = [turns(self.rng, seen_shapes(row), several=several) for row in facts]
-        return encode(self.processor, said, images)
+        return encode(self.processor, said, images), torch.tensor(facts)
 
     def text_batch(self, size: int) -> dict[str, torch.Tensor]:
         """Conversations without a picture."""
@@ -264,33 +265,52 @@ def vision_losses(
 
 
 def losses(
-    model: Qwen2VLForConditionalGeneration, album: Album, size: int
+    model: Qwen2VLForConditionalGeneration, heads: FactHeads, album: Album, size: int
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """The endless stream of training losses, each with its kind: text or picture."""
     while True:
-        kind = "text" if album.rng.random() < TEXT_SHARE else "picture"
-        batch = album.text_batch(size) if kind == "text" else album.picture_batch(size)
-        yield kind, model(**batch).loss
+        if album.rng.random() < TEXT_SHARE:
+            yield "text", model(**album.text_batch(size)).loss
+            continue
+        batch, facts = album.picture_batch(size)
+        grid = batch["image_grid_thw"]
+        images = model.model.get_image_features(batch.pop("pixel_values"), grid)
+        loss = model(**batch, mm_encoder_outputs={"image": images}).loss
+        yield "picture", loss + PROBE_WEIGHT * heads(torch.cat(images.pooler_output), facts).sum()
 
 
 def pretrain(
-    out: Path, *, vision_steps: int, steps: int, size: int, pictures: int, rate: float, seed: int
+    out: Path,
+    *,
+    start: Path | None,
+    vision_steps: int,
+    steps: int,
+    size: int,
+    pictures: int,
+    rate: float,
+    seed: int,
 ) -> None:
     """Trains first the vision tower in batches of `size`, then everything; writes to `out`.
 
     A picture of the second part is asked about up to four times, so half a batch is enough.
+    `start` is a base that was written before; None for a fresh one.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    processor = build_processor(rng)
-    model = build_model(processor).train()
+    if start is None:
+        processor = build_processor(rng)
+        model = build_model(processor).train()
+    else:
+        processor = StillsProcessor.from_pretrained(start)
+        model = Qwen2VLForConditionalGeneration.from_pretrained(start, dtype=torch.float32).train()
     print(f"{model.num_parameters()} parameters", flush=True)
     album = Album(processor, rng, pictures)
     heads = FactHeads()
     vision = [*model.model.visual.parameters(), *heads.parameters()]
     optimize(vision, vision_losses(model, heads, album, size), steps=vision_steps, rate=rate)
     save(model, processor, out)
-    optimize(list(model.parameters()), losses(model, album, size // 2), steps=steps, rate=rate)
+    everything = [*model.parameters(), *heads.parameters()]
+    optimize(everything, losses(model, heads, album, size // 2), steps=steps, rate=rate)
     save(model, processor, out)
 
 
@@ -307,6 +327,7 @@ def main() -> None:
     """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--start", type=Path, help="base to go on from")
     parser.add_argument("--vision-steps", type=int, default=1_800)
     parser.add_argument("--steps", type=int, default=2_000)
     parser.add_argument("--size", type=int, default=32, help="pictures in a batch")
@@ -317,6 +338,7 @@ def main() -> None:
     torch.set_num_threads(1)
     pretrain(
         args.out,
+        start=args.start,
         vision_steps=args.vision_steps,
         steps=args.steps,
         size=args.size,

@@ -98,6 +98,8 @@ def test_images_are_loaded_late_and_in_rgb(folder):
     Image.new("L", (8, 8), 99).save(folder / "images" / NAMES[0])
     assert example.image().mode == "RGB"
     assert example.image().getpixel((0, 0)) == (99, 99, 99)
+    assert example.size() == (8, 8)
+    assert example.image_name == example.name
 
 
 def test_images_without_captions_are_fine(folder):

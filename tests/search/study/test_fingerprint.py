@@ -39,6 +39,11 @@ def test_settings_that_leave_values_comparable_may_change(assignment):
     check(prints(), prints(assignment))
 
 
+def test_a_study_from_before_there_were_stages_goes_on():
+    stored = {k: v for k, v in prints().items() if k not in ("data.stages", "data.image_size")}
+    check(stored, prints())
+
+
 @pytest.mark.parametrize(
     ("assignment", "words"),
     [
@@ -48,6 +53,7 @@ def test_settings_that_leave_values_comparable_may_change(assignment):
         ("model.precision=bf16", ("model.precision", "was float32", "now bf16")),
         ("model.revision=abc", ("model.revision", "was not set", "now abc")),
         ("data.val_share=0.5", ("data.val_share", "was 0.2", "now 0.5")),
+        ('data.stages=["a", "b"]', ("data.stages", "was not set", "now ['a', 'b']")),
         ("data.samples=50", ("data.samples", "was 400", "now 50")),
         ("space.lora_dropout.high=0.3", ("space.lora_dropout", "high 0.2", "high 0.3")),
     ],
