@@ -120,7 +120,7 @@ class DataSpec(Spec):
     val_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
     """Share of the groups (source images) kept for validation."""
     samples: Annotated[int, Field(ge=2)] | None = None
-    """At most so many rows; for `scenes`, how many are drawn."""
+    """At most so many rows; for `scenes` and other drawn ones, how many are drawn."""
     max_length: Annotated[int, Field(ge=8, le=8192)] = 256
     """Tokens of a caption; longer ones are cut."""
     stages: tuple[Annotated[str, Field(min_length=1)], ...] = ()

@@ -307,8 +307,9 @@ def pretrain(
     album = Album(processor, rng, pictures)
     heads = FactHeads()
     vision = [*model.model.visual.parameters(), *heads.parameters()]
-    optimize(vision, vision_losses(model, heads, album, size), steps=vision_steps, rate=rate)
-    save(model, processor, out)
+    if vision_steps:
+        optimize(vision, vision_losses(model, heads, album, size), steps=vision_steps, rate=rate)
+        save(model, processor, out)
     everything = [*model.parameters(), *heads.parameters()]
     optimize(everything, losses(model, heads, album, size // 2), steps=steps, rate=rate)
     save(model, processor, out)

@@ -93,6 +93,29 @@ def test_its_files_name_the_stock_processor():
         assert json.loads((ANSWERER / name).read_text())["processor_class"] == "Qwen2VLProcessor"
 
 
+def test_a_processor_as_the_hub_has_it_is_loaded(processor, tmp_path):
+    processor.tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_vl"}')
+    images = {
+        "min_pixels": 3136,
+        "max_pixels": 12845056,
+        "patch_size": 14,
+        "temporal_patch_size": 2,
+        "merge_size": 2,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "image_processor_type": "Qwen2VLImageProcessor",
+        "processor_class": "Qwen2VLProcessor",
+    }
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(images))
+    template = json.dumps({"chat_template": processor.chat_template})
+    (tmp_path / "chat_template.json").write_text(template)
+    loaded = StillsProcessor.from_pretrained(tmp_path, local_files_only=True)
+    batch = encode(loaded, [[("What is it?", "A ship.")]], [Image.new("RGB", (448, 280))])
+    assert (batch["input_ids"] == loaded.image_token_id).sum() == 16 * 10
+    assert loaded.chat_template == processor.chat_template
+
+
 def test_the_template_is_that_of_qwen2_vl(processor):
     messages = conversation([("What is it?", "A ship.")], with_image=True)
     assert processor.apply_chat_template(messages) == (
