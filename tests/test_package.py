@@ -33,6 +33,7 @@ def test_the_wheel_holds_every_module_study_space_and_the_base(wheel):
     ).stdout.split()
     wanted = {path if path.startswith("hpo/") else f"hpo/{path}" for path in listed}
     assert wanted - held == set()
+    assert "hpo/mini/answerer/model.safetensors" in held
     assert "hpo/mini/captioner/model.safetensors" in held
     assert "hpo/mini/classifier/model.safetensors" in held
 

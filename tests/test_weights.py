@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from hpo.errors import MissingError
-from hpo.mini import CAPTIONER
+from hpo.mini import ANSWERER, CAPTIONER, CLASSIFIER
 from hpo.weights import digest, find_weights
 
 
@@ -19,9 +19,13 @@ def folder(tmp_path):
     return path
 
 
-def test_mini_is_the_embedded_base():
-    assert find_weights("mini") == CAPTIONER
-    assert (CAPTIONER / "model.safetensors").stat().st_size < 8 << 20
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [("mini", CAPTIONER), ("mini-classifier", CLASSIFIER), ("mini-answerer", ANSWERER)],
+)
+def test_mini_is_an_embedded_base(name, folder):
+    assert find_weights(name) == folder
+    assert (folder / "model.safetensors").stat().st_size < 8 << 20
 
 
 def test_a_directory_is_taken_as_it_is(folder, monkeypatch):

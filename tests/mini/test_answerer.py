@@ -154,7 +154,14 @@ def test_any_text_is_encoded_and_comes_back(processor, text):
 
 @pytest.mark.parametrize(
     ("kind", "least"),
-    [("ground", 0.9), ("color", 0.8), ("side", 0.6), ("count", 0.4), ("thing", 0.4)],
+    [
+        ("ground", 0.9),
+        ("color", 0.8),
+        ("side", 0.6),
+        ("count", 0.4),
+        ("thing", 0.4),
+        ("is_ground", 0.65),
+    ],
 )
 def test_it_sees_shapes(model, processor, shapes, kind, least):
     assert answered(model, processor, shapes, kind) >= least
