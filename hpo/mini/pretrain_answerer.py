@@ -3,6 +3,8 @@
 A tiny `Qwen2VLForConditionalGeneration`, trained in full on questions about plain shapes
 (`hpo.mini.shapes`) and on text alone, saved with its processor in half precision. It reads the
 words of aerial scenes in text; what an airport looks like it never sees.
+
+The shipped one was trained in both parts twice, the second time from the first by `--start`.
 """
 
 import argparse
@@ -57,7 +59,6 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 """Qwen2-VL's, without the words of a system that it begins with by default."""
-OF_PLACES = ("place", "is_place")
 ONE_FACT = ("ground", "is_ground", "color", "side", "thing", "count")
 SEVERAL_FACTS = ("count_thing", "summary", "more")
 SEVERAL_SHARE = 0.4  # of the batches with pictures: one question about several facts
