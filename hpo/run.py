@@ -51,7 +51,7 @@ def run(
         str,
         typer.Option(help="Trials at a time on each: auto (measured; 1 with --seed), or a number."),
     ] = "auto",
-    data: Annotated[str | None, typer.Option(help="Folder of captions.json and images/.")] = None,
+    data: Annotated[str | None, typer.Option(help="Folder or file of the data.")] = None,
     model: Annotated[str | None, typer.Option(help="Directory or hub name of the base.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of sampler and trials.")] = None,
     memory_limit: Annotated[
