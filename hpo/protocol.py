@@ -1,7 +1,7 @@
 """The messages between driver and runner: one JSON object a line, over the runner's pipes.
 
-Down (driver to runner's standard input): Setup once, then Inspect or Run, Stop, Quit. End of file
-means that the driver is dead: the runner exits at once.
+Down (driver to runner's standard input): Setup once, then Inspect, Score or Run, Stop, Quit. End of
+file means that the driver is dead: the runner exits at once.
 
 Up (runner's standard output): Ready or SetupFailed once; for a Run first Resumed or StartedOver if
 it had earlier attempts, then any number of Progress, Evaluated and Checkpointed, then exactly one
@@ -14,7 +14,7 @@ for so long exits without another word or file: its trial is another's by then.
 
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, FiniteFloat, TypeAdapter
 
 from hpo.specs import (
     EvalPoint,
@@ -30,6 +30,7 @@ from hpo.specs import (
 
 CHECKPOINT = "checkpoint.safetensors"  # what a runner leaves in the folder of a trial
 ADAPTER = "adapter"
+ANSWERS = "answers.jsonl"
 
 CRASHED = 1  # exit statuses of a runner
 OUT_OF_MEMORY = 4
@@ -66,6 +67,13 @@ class Run(Spec):
     order: TrialOrder
     observations: tuple[Observation, ...] = ()
     """Of other trials on devices like this, as far as the runner does not know them yet."""
+
+
+class Score(Spec):
+    """Say how well a trained trial answers; its answers go into its folder."""
+
+    kind: Literal["score"] = "score"
+    order: TrialOrder
 
 
 class Stop(Spec):
@@ -137,6 +145,18 @@ class Inspected(Spec):
     costs: tuple[Cost, ...]
 
 
+class Scored(Spec):
+    """The answer to Score."""
+
+    kind: Literal["scored"] = "scored"
+    number: int
+    samples: int = 0
+    """Rows of the val set, each answered once."""
+    scores: dict[str, FiniteFloat] = Field(default={})
+    problem: str | None = None
+    """Why it has none, in one sentence."""
+
+
 class Progress(Spec):
     """A sign of life, at most twice a second."""
 
@@ -204,11 +224,12 @@ class Finished(Spec):
     """Whether the process is fit for another trial: its memory is back at the baseline."""
 
 
-Command = Annotated[Setup | Inspect | Run | Stop | Quit, Field(discriminator="kind")]
+Command = Annotated[Setup | Inspect | Score | Run | Stop | Quit, Field(discriminator="kind")]
 Event = Annotated[
     Ready
     | SetupFailed
     | Inspected
+    | Scored
     | Resumed
     | StartedOver
     | Progress

@@ -19,6 +19,7 @@ from hpo.protocol import (
     Quit,
     Ready,
     Run,
+    Score,
     Setup,
     SetupFailed,
 )
@@ -29,6 +30,7 @@ from hpo.training.lanes import Lanes, choose_lanes
 from hpo.training.line import Line, TrialVoice
 from hpo.training.memory.gauge import is_out_of_memory
 from hpo.training.pack import Pack
+from hpo.training.score import score
 from hpo.training.trial.trial import Bench
 
 DRIVERS_SIGNALS = (
@@ -77,6 +79,8 @@ def _answer(line: Line, bench: Bench, lanes: Lanes, fence: Fence) -> None:
             case Inspect():
                 costs = tuple(cost(bench, config) for config in command.configs)
                 line.send(Inspected(costs=costs))
+            case Score(order=order):
+                line.send(score(bench, order))
         for finished in pack.round():
             fence.check()
             line.send(finished)

@@ -2,7 +2,7 @@
 
 import importlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +14,9 @@ from hpo.errors import MissingError
 from hpo.specs import DataSpec, ModelSpec, TrialConfig
 from hpo.training.base.features import Features, Prefix
 from hpo.training.base.losses import Losses
+
+Scorer = Callable[[Sequence[Example], Sequence[str]], dict[str, float]]
+"""Rates generated answers, one to each example: scores by name."""
 
 
 class Row(Protocol):
@@ -75,6 +78,16 @@ class Task(Protocol):
 
     def measure(self, rows: Sequence[Any], predictions: Tensor) -> dict[str, float]:
         """The metrics, of what the model answered to all rows of the val set (R,)."""
+
+    def answers(self, rows: Sequence[Any]) -> list[str]:
+        """What it generates for a batch, greedily; never looks at targets."""
+
+    def scorer(self) -> Scorer | None:
+        """What rates generated answers; None where none are generated.
+
+        Raises:
+            MissingError: a library that it needs is not installed.
+        """
 
     def verify(self) -> list[str]:
         """Holds what could silently be wrong; says what held. Raises HpoError."""

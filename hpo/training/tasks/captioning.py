@@ -6,7 +6,7 @@ checked on the way.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,10 +14,15 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
-from transformers import InstructBlipForConditionalGeneration, InstructBlipProcessor
+from transformers import (
+    GenerationConfig,
+    InstructBlipForConditionalGeneration,
+    InstructBlipProcessor,
+)
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from hpo.data import Example
+from hpo.data.examples import tidy
 from hpo.errors import DataError
 from hpo.specs import TrialConfig
 from hpo.training.base.batch import send
@@ -25,7 +30,8 @@ from hpo.training.base.features import SLOT, Features, Prefix
 from hpo.training.base.losses import Losses, row_sums
 from hpo.training.base.pixels import PixelCache
 from hpo.training.base.pretrained import identity_of, load_pretrained
-from hpo.training.tasks import Row, Source, require, targets_of
+from hpo.training.base.texts import caption_scorer
+from hpo.training.tasks import Row, Scorer, Source, require, targets_of
 
 IGNORED = -100
 QFORMER = (
@@ -93,6 +99,7 @@ class Captioning:
         self._pixels = PixelCache(self._process, source.cache_bytes)
         self._features: Features | None = None
         self._longest_prompt = self.longest = 0
+        model.language_model.generation_config = self._greedy()
 
     @property
     def held_bytes(self) -> int:
@@ -127,6 +134,18 @@ class Captioning:
         """From now on outputs of the vision tower come from here; its weights are let go of."""
         self._features = features
         self._stock.vision_model = Known()
+
+    def _greedy(self) -> GenerationConfig:
+        """Greedy decoding, whatever the base's own settings are."""
+        tokenizer, text = self._processor.tokenizer, self._stock.config.text_config
+        return GenerationConfig(
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=self._max_length,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id or 0,
+            decoder_start_token_id=getattr(text, "decoder_start_token_id", None),
+        )
 
     def _process(self, image: Image.Image) -> Tensor:
         """(3, H, W)."""
@@ -239,6 +258,36 @@ class Captioning:
         """Val loss is all that is measured."""
         return {}
 
+    def answers(self, rows: Sequence[CaptionRow]) -> list[str]:
+        """Captions by the model's own greedy `generate`, at most `data.max_length` tokens."""
+        batch = self.collate([replace(row, target=[]) for row in rows])
+        del batch["labels"]
+        ids, tokenizer = batch["input_ids"], self._processor.tokenizer
+        if not self._seq2seq:  # what is generated follows the last token
+            masks = batch["attention_mask"]
+            batch |= {"input_ids": _to_the_right(ids, masks)}
+            batch |= {"attention_mask": _to_the_right(masks, masks)}
+        generated = self._stock.generate(**batch)
+        if not self._seq2seq:
+            generated = generated[:, ids.shape[1] :]
+        texts: list[str] = tokenizer.batch_decode(generated, skip_special_tokens=True)
+        return [tidy(text) for text in texts]
+
+    def scorer(self) -> Scorer | None:
+        """BLEU, CIDEr and ROUGE-L against all captions that an image has."""
+        score = caption_scorer()
+
+        def scored(examples: Sequence[Example], answers: Sequence[str]) -> dict[str, float]:
+            wanted: dict[str, list[str]] = {}
+            generated: dict[str, str] = {}
+            for example, answer in zip(examples, answers, strict=True):
+                asked = f"{example.image_name}\n{example.prompt}"
+                wanted.setdefault(asked, []).append(example.target)
+                generated[asked] = answer
+            return score(wanted, generated)
+
+        return scored
+
     def verify(self) -> list[str]:
         """What the traps of this model are, each held; raises HpoError where one is not."""
         config, tokenizer = self._stock.config, self._processor.tokenizer
@@ -258,6 +307,13 @@ class Captioning:
             )
             held.append("lm_head untied")
         return held
+
+
+def _to_the_right(values: Tensor, mask: Tensor) -> Tensor:
+    """Values (B, T), padded on the right by their mask (B, T), padded on the left instead."""
+    width = mask.shape[1]
+    places = torch.arange(width, device=mask.device) - (width - mask.sum(1, keepdim=True))
+    return values.gather(1, places % width)
 
 
 def load(source: Source) -> Captioning:

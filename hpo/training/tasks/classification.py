@@ -22,7 +22,7 @@ from hpo.training.base.batch import send
 from hpo.training.base.features import Features, Prefix
 from hpo.training.base.losses import Losses, row_sums
 from hpo.training.base.scores import f_beta, scores
-from hpo.training.tasks import Row, Source, require, targets_of
+from hpo.training.tasks import Row, Scorer, Source, require, targets_of
 from hpo.weights import find_weights
 
 HEADS = ("score", "classifier")
@@ -132,6 +132,13 @@ class Classification:
             "macro_f1": f_beta(found, beta=1.0),
             "f_beta": f_beta(found, beta=3.0, label=rare),
         }
+
+    def answers(self, rows: Sequence[TextRow]) -> list[str]:
+        """Labels are not generated."""
+        raise NotImplementedError
+
+    def scorer(self) -> Scorer | None:
+        """Every evaluation measures the labels that are answered."""
 
     def verify(self) -> list[str]:
         """What could silently be wrong, each held; raises HpoError where it is not."""

@@ -6,7 +6,7 @@ only where a token of the answer is wanted: a vocabulary of 152,064 words is lar
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,10 +14,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
-from transformers import Qwen2VLForConditionalGeneration
+from transformers import DynamicCache, Qwen2VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from hpo.data import Example
+from hpo.data.examples import tidy
 from hpo.errors import DataError
 from hpo.specs import TrialConfig
 from hpo.training.base.batch import send
@@ -26,7 +27,8 @@ from hpo.training.base.losses import Losses
 from hpo.training.base.pixels import PixelCache
 from hpo.training.base.pretrained import identity_of, load_pretrained
 from hpo.training.base.stills import StillsProcessor
-from hpo.training.tasks import Row, Source, require, targets_of
+from hpo.training.base.texts import exact_matches
+from hpo.training.tasks import Row, Scorer, Source, require, targets_of
 
 LAYER = r"^(?:.*\.)?language_model\.layers\.\d+\."
 ATTENTION = rf"{LAYER}self_attn\.[qkvo]_proj$"
@@ -223,15 +225,10 @@ class Answering:
 
     def losses(self, batch: dict[str, Tensor]) -> Losses:
         """The loss of every row, and whether its answer would be found word for word."""
-        model, rows = self._stock.model, len(batch["input_ids"])
-        features = batch.get("features")
-        if features is None:
-            features = self._seen(batch["pixels"], batch["grids"])
-        words_BTD = model.get_input_embeddings()(batch["input_ids"])
-        flat = words_BTD.flatten(0, 1)
-        flat = flat.index_copy(0, batch["image_at"], features.to(flat.dtype))
-        hidden_BTD = model.language_model(
-            inputs_embeds=flat.view_as(words_BTD),
+        rows = len(batch["input_ids"])
+        words_BTD, features = self._embedded(batch)
+        hidden_BTD = self._stock.model.language_model(
+            inputs_embeds=words_BTD,
             attention_mask=batch["attention_mask"],
             position_ids=batch["position_ids"],
             use_cache=False,
@@ -248,6 +245,16 @@ class Answering:
             predictions=_summed(wrong_A, batch["answer_row"], rows) == 0,
         )
 
+    def _embedded(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The tokens of a batch (B, T, D), and those of them that are of images (N, D)."""
+        features = batch.get("features")
+        if features is None:
+            features = self._seen(batch["pixels"], batch["grids"])
+        words_BTD = self._stock.model.get_input_embeddings()(batch["input_ids"])
+        flat = words_BTD.flatten(0, 1)
+        flat = flat.index_copy(0, batch["image_at"], features.to(flat.dtype))
+        return flat.view_as(words_BTD), features
+
     def weights(self, rows: Sequence[AnswerRow], config: TrialConfig) -> Tensor | None:
         """Answers weigh the same."""
 
@@ -256,6 +263,50 @@ class Answering:
         last = max(row.stage for row in rows)
         chosen = torch.tensor([row.stage == last for row in rows])
         return {"exact_match": float(predictions[chosen].double().mean())}
+
+    def answers(self, rows: Sequence[AnswerRow]) -> list[str]:
+        """Answers by greedy decoding, at most `data.max_length` tokens."""
+        tokenizer, end = self._processor.tokenizer, rows[0].target[-1]
+        batch = self.collate([_question(row) for row in rows])
+        tokens_BA = self._decode(batch, end)
+        texts = []
+        for tokens in tokens_BA.tolist():
+            answer = tokens[: tokens.index(end)] if end in tokens else tokens
+            texts.append(tidy(tokenizer.decode(answer, skip_special_tokens=True)))
+        return texts
+
+    def _decode(self, batch: dict[str, Tensor], end: int) -> Tensor:
+        """Tokens (B, A), each the likeliest after those before, until all rows had an `end`.
+
+        What comes next stands behind the padding of its row, which the mask hides.
+        """
+        language, mask = self._stock.model.language_model, batch["attention_mask"]
+        words, positions = self._embedded(batch)[0], batch["position_ids"]
+        last = mask.sum(1) - 1  # of every prompt
+        rows = torch.arange(len(last), device=last.device)
+        following = positions[:, rows, last]
+        cache = DynamicCache(config=language.config)
+        found: list[Tensor] = []
+        ended = torch.zeros_like(last, dtype=torch.bool)
+        while len(found) < self._max_length and not bool(ended.all()):
+            hidden_BTD = language(
+                inputs_embeds=words,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+            ).last_hidden_state
+            found.append(self._stock.lm_head(hidden_BTD[rows, last]).argmax(1))
+            ended |= found[-1] == end
+            words = self._stock.model.get_input_embeddings()(found[-1])[:, None]
+            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
+            following = following + 1
+            positions, last = following[:, :, None], torch.zeros_like(last)
+        return torch.stack(found, 1)
+
+    def scorer(self) -> Scorer | None:
+        """Exact match but for case and the final full stop: of all, and of every stage."""
+        return _score
 
     def verify(self) -> list[str]:
         """What could silently be wrong, each held; raises HpoError where it is not."""
@@ -274,6 +325,16 @@ def fitted(size: tuple[int, int], longest: int | None) -> tuple[int, int]:
     scale = min(1.0, (longest or max(size)) / max(size))
     width, height = (max(1, round(side * scale)) for side in size)
     return width, height
+
+
+def _question(row: AnswerRow) -> AnswerRow:
+    """The row without its answer."""
+    return replace(row, target=[], positions=row.positions[:, : len(row.prompt)])
+
+
+def _score(examples: Sequence[Example], answers: Sequence[str]) -> dict[str, float]:
+    wanted, stages = zip(*((one.target, one.stage) for one in examples), strict=True)
+    return exact_matches(wanted, answers, stages)
 
 
 def _summed(values: Tensor, rows: Tensor, count: int) -> Tensor:

@@ -72,7 +72,7 @@ def export(
     fence()
     try:
         scratch.mkdir(parents=True, exist_ok=True)
-        weights = _named(base, adapter, flat)
+        weights = named(base, adapter, flat)
         save_file(weights, scratch / "adapter_model.safetensors", metadata={"format": "pt"})
         config.save_pretrained(scratch)
         fence()
@@ -89,7 +89,7 @@ def _targets(base: LoraBase, adapter: Adapter, pattern: str) -> str | list[str]:
     return [base.names[layer] for layer in adapter.layers]
 
 
-def _named(base: LoraBase, adapter: Adapter, flat: Tensor) -> dict[str, Tensor]:
+def named(base: LoraBase, adapter: Adapter, flat: Tensor) -> dict[str, Tensor]:
     """A and B of every layer, and the head, by PEFT's names."""
     layers = (base.names[layer] for layer in adapter.layers)
     names = [f"base_model.model.{n}.lora_{part}.weight" for n in layers for part in "AB"]
