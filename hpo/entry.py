@@ -1,10 +1,12 @@
-"""From the words of `hpo.run` to a session, and from every problem to one sentence."""
+"""From the words of `hpo.run` and `hpo.score` to their work; from every problem to one sentence."""
 
 import json
 import re
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +15,9 @@ from hpo.files import Options, load_study
 from hpo.hints import Command
 from hpo.machine import Machine, look
 from hpo.plan import make_plan
+from hpo.scoring import score_study
 from hpo.screen import choose_screen
+from hpo.screen.scores import score_lines
 from hpo.search.database.urls import chosen, parse_url, redacted, scrubbed, variable
 from hpo.session import dry_run, run_study
 from hpo.specs import StudySpec
@@ -26,32 +30,55 @@ NUMBER = re.compile(r"[1-9][0-9]{0,3}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """The options of `hpo.run`, as typed."""
+class StudyRequest:
+    """The options that say which study is meant, as typed."""
 
     study: str
     scale: Literal["auto", "mini", "full"]
     name: str | None
     storage: str | None
+    data: str | None
+    model: str | None
+    assignments: tuple[str, ...]
+    runs_dir: Path
+    as_json: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(StudyRequest):
+    """The options of `hpo.run`, as typed."""
+
     trials: int | None
     timeout: str | None
     runners: str
     pack: str
-    data: str | None
-    model: str | None
     seed: int | None
     memory_limit: str | None
-    assignments: tuple[str, ...]
-    runs_dir: Path
     dry_run: bool
-    as_json: bool
     words: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreRequest(StudyRequest):
+    """The options of `hpo.score`, as typed."""
+
+    best: int
 
 
 def execute(request: Request) -> int:
     """Runs the command; what the user can mend becomes one message and exit code 2."""
+    return _guarded(lambda: _execute(request), request)
+
+
+def execute_score(request: ScoreRequest) -> int:
+    """Scores the best trials of a study; errors and exit codes are those of `execute`."""
+    return _guarded(lambda: _execute_score(request), request)
+
+
+def _guarded(work: Callable[[], int], request: StudyRequest) -> int:
+    """The exit code of some work, whatever happens in it."""
     try:
-        return _execute(request)
+        return work()
     except HpoError as error:
         _complain(str(error), as_json=request.as_json)
         return WRONG_INPUT
@@ -76,7 +103,7 @@ def _complain(message: str, *, as_json: bool) -> None:
 def _execute(request: Request) -> int:
     limits = _limits(request)
     machine = look()
-    spec, notes = _load(request, machine)
+    spec, notes = _load(request, machine, trials=request.trials, seed=request.seed)
     url = parse_url(chosen(request.storage))
     plan = make_plan(
         spec,
@@ -92,6 +119,29 @@ def _execute(request: Request) -> int:
     if request.dry_run:
         return dry_run(plan, screen)
     return run_study(plan, url, screen, _command(request), timeout_s=limits.timeout_s)
+
+
+def _execute_score(request: ScoreRequest) -> int:
+    if request.best < 1:
+        raise FileProblems([f"--best {request.best}: must be a number above 0"])
+    machine = look()
+    spec, notes = _load(request, machine)
+    url = parse_url(chosen(request.storage))
+    plan = make_plan(
+        spec,
+        machine,
+        runners=1,
+        pack=1,
+        memory_limit_bytes=None,
+        storage=redacted(url),
+        runs_dir=request.runs_dir / spec.name,
+        notes=notes,
+    )
+    found = score_study(plan, url, count=request.best)
+    told = () if request.as_json else plan.notes
+    for line in chain(told, score_lines(found, as_json=request.as_json)):
+        print(line, flush=True)
+    return 0
 
 
 def _command(request: Request) -> Command:
@@ -140,7 +190,9 @@ def _count(option: str, given: str, problems: list[str]) -> int | None:
     return None
 
 
-def _load(request: Request, machine: Machine) -> tuple[StudySpec, tuple[str, ...]]:
+def _load(
+    request: StudyRequest, machine: Machine, *, trials: int | None = None, seed: int | None = None
+) -> tuple[StudySpec, tuple[str, ...]]:
     """The study at the scale that was asked for or suits, and what to say about that."""
     scale: Literal["mini", "full"] = "full"
     notes: tuple[str, ...] = ()
@@ -149,10 +201,10 @@ def _load(request: Request, machine: Machine) -> tuple[StudySpec, tuple[str, ...
     options = Options(
         scale=scale,
         name=request.name,
-        trials=request.trials,
+        trials=trials,
         data=request.data,
         model=request.model,
-        seed=request.seed,
+        seed=seed,
         assignments=request.assignments,
     )
     spec = load_study(request.study, options)

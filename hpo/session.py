@@ -1,13 +1,12 @@
 """Wires one run of a study: plan, open, drive, summarise."""
 
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 
 from sqlalchemy import URL
 
 from hpo import slurm
-from hpo.errors import HpoError
 from hpo.hints import Command, next_commands
 from hpo.plan import Plan
 from hpo.protocol import Inspect, Inspected, Ready
@@ -19,8 +18,8 @@ from hpo.search.events import Note
 from hpo.search.ledger.keeper import Keeper, own_folder
 from hpo.search.ledger.ledger import Ledger
 from hpo.search.ledger.summary import Summary, summarise
+from hpo.search.runners.consult import consult
 from hpo.search.runners.pool import Pool
-from hpo.search.runners.process import Death
 from hpo.search.study import portable
 from hpo.search.study.fingerprint import fingerprint
 from hpo.search.study.opening import open_study
@@ -150,22 +149,16 @@ def dry_run(plan: Plan, screen: Screen) -> int:
         HpoError: what the user can mend.
     """
     screen.plan(plan, None)
-    pool = Pool(plan.spec, plan.placement.only_first(), plan.runs_dir, zero_shot_known=True)
-    pool.start()
-    try:
-        while True:
-            for slot, event in pool.poll(1.0):
-                match event:
-                    case Ready():
-                        checks = event.facts.checks
-                        slot.process.send(Inspect(configs=_corners(plan)))
-                    case Inspected():
-                        screen.costs(plan, event.costs, checks)
-                        return 0
-                    case Death():
-                        raise HpoError(f"the runner died ({event.how}): {event.log}")
-    finally:
-        pool.close()
+    asked = [Inspect(configs=_corners(plan))]
+    with closing(consult(plan.spec, plan.placement, plan.runs_dir, asked)) as events:
+        for event in events:
+            match event:
+                case Ready():
+                    checks = event.facts.checks
+                case Inspected():
+                    screen.costs(plan, event.costs, checks)
+                    break
+    return 0
 
 
 def _corners(plan: Plan) -> tuple[TrialConfig, ...]:

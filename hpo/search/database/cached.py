@@ -106,6 +106,13 @@ class StudyStorage(_CachedStorage):
         """Writes nothing, and raises what `report` would."""
         Writes(trial_id).commit(self._backend.engine, worker)
 
+    def annotate(self, trial_id: int, attributes: dict[str, Any]) -> None:
+        """Writes user attributes of a trial that has ended, which Optuna itself refuses to."""
+        writes = Writes(trial_id)
+        for key, value in attributes.items():
+            writes.attribute(key, value)
+        writes.annotate(self._backend.engine)
+
     def create_waiting(self, study_id: int) -> int:
         """Id of a new trial that waits."""
         trial_id, number = create_waiting(self._backend.engine, study_id)

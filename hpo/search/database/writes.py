@@ -131,6 +131,17 @@ class Writes:
                     self._write(connection, table, rows)
             self._tell(connection, state)
 
+    def annotate(self, engine: Engine) -> None:
+        """Writes attributes of a trial that has ended: nobody holds its lease any more.
+
+        Raises:
+            KeyError: it was deleted.
+        """
+        with engine.begin() as connection:
+            if connection.execute(_STATE, {"trial": self.trial_id}).scalar() is None:
+                raise KeyError(models.NOT_FOUND_MSG)
+            self._write(connection, USER_ATTRS, self._rows[USER_ATTRS])
+
     def _updatable(self, connection: Connection) -> TrialState:
         state: TrialState | None = connection.execute(_STATE, {"trial": self.trial_id}).scalar()
         if state is None:

@@ -35,10 +35,35 @@ def own_folder(runs_dir: Path, identity: str) -> None:
     if not written:  # whoever made it was killed before it could write
         path.write_text(content)
     elif written != content:
+        raise MissingError(_other(runs_dir))
+
+
+def hold_owner(runs_dir: Path, identity: str) -> None:
+    """Holds that the runs folder is this study's; nothing is made or changed.
+
+    Raises:
+        MissingError: it is not there, or another study's.
+    """
+    try:
+        written = json.loads((runs_dir / OWNER).read_text())
+    except (OSError, ValueError) as error:
         raise MissingError(
-            f"{runs_dir} holds the trials of another study of this name, which lies in another "
-            "database or was deleted there; use --name NAME, another --runs-dir, or remove it"
-        )
+            f"{runs_dir} holds no trials of a study; give the --runs-dir that it was run with"
+        ) from error
+    if written != {"study": identity}:
+        raise MissingError(_other(runs_dir))
+
+
+def _other(runs_dir: Path) -> str:
+    return (
+        f"{runs_dir} holds the trials of another study of this name, which lies in another "
+        "database or was deleted there; use --name NAME, another --runs-dir, or remove it"
+    )
+
+
+def trial_folder(runs_dir: Path, number: int) -> Path:
+    """The folder of a trial; numbers, not paths, are what the database holds."""
+    return runs_dir / f"trial-{int(number):05d}"
 
 
 def _wait_for_content(path: Path) -> str:
@@ -73,8 +98,8 @@ class Keeper:
         """Whether more checkpoints may be written."""
 
     def folder(self, number: int) -> Path:
-        """The folder of a trial; numbers, not paths, are what the database holds."""
-        return self._runs_dir / f"trial-{int(number):05d}"
+        """The folder of a trial."""
+        return trial_folder(self._runs_dir, number)
 
     def sweep(self, trials: Callable[[], list[FrozenTrial]], *, now: bool = False) -> str:
         """Removes what is not needed; what there is to say of it, or nothing.

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -69,6 +70,36 @@ def open_study(
     return study, leases
 
 
+def find_study(spec: StudySpec, url: URL, prints: dict[str, Any]) -> optuna.Study:
+    """The study of that name, which is there already; nothing is made or changed.
+
+    Raises:
+        StorageError: the database cannot be used, or there is no such study in it.
+        FingerprintError: the study is there with other settings.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    where = redacted(url)
+    missing = StorageError(
+        f"there is no study {spec.name} in {where}; run it first with python -m hpo.run, or give "
+        "its --name, --scale and --storage"
+    )
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
+        raise missing
+    try:
+        study = optuna.load_study(study_name=spec.name, storage=StudyStorage(connect(url)))
+    except KeyError:
+        raise missing from None
+    stored = study.user_attrs.get(FINGERPRINT)
+    if stored is None:
+        raise StorageError(_not_ours(spec, where))
+    fingerprint.hold(stored, prints, name=spec.name, where=where)
+    return study
+
+
+def _not_ours(spec: StudySpec, where: str) -> str:
+    return f"study {spec.name} in {where} was not made by hpo; use --name NAME for another"
+
+
 def _after_warmup(spec: StudySpec, samples: int) -> int:
     """The first number of samples seen at which a trial may be pruned."""
     warmup = spec.trial.eval_grid(samples)[: spec.pruner.warmup_evals]
@@ -83,9 +114,7 @@ def _hold_fingerprint(
     if stored is not None:
         fingerprint.hold(stored, prints, name=spec.name, where=where)
     elif study.get_trials(deepcopy=False):
-        raise StorageError(
-            f"study {spec.name} in {where} was not made by hpo; use --name NAME for another"
-        )
+        raise StorageError(_not_ours(spec, where))
     study.set_user_attr(FINGERPRINT, json.loads(json.dumps(prints)))
     study.set_user_attr(SPEC, json.loads(spec.model_dump_json(exclude_defaults=True)))
 

@@ -7,8 +7,17 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.trial import FrozenTrial
 
-from hpo.specs import CategoricalParam, FloatParam, IntParam, Param, Scalar, TrialConfig
+from hpo.specs import (
+    CategoricalParam,
+    ConstantParam,
+    FloatParam,
+    IntParam,
+    Param,
+    Scalar,
+    TrialConfig,
+)
 
 
 def distribution(param: Param) -> BaseDistribution | None:
@@ -37,6 +46,12 @@ def suggest(trial: optuna.Trial, space: dict[str, Param]) -> TrialConfig:
     """
     sampled = {name: _suggest(trial, name, param) for name, param in space.items()}
     return TrialConfig.model_validate(sampled)
+
+
+def config_of(trial: FrozenTrial, space: dict[str, Param]) -> TrialConfig:
+    """The configuration of a trial whose parameters were suggested before."""
+    constants = {name: p.value for name, p in space.items() if isinstance(p, ConstantParam)}
+    return TrialConfig.model_validate({**constants, **trial.params})
 
 
 def _suggest(trial: optuna.Trial, name: str, param: Param) -> Scalar:
