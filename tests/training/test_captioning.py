@@ -1,5 +1,7 @@
 """Inputs, masks and losses of InstructBLIP, against the stock processor and forward pass."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import (
@@ -171,3 +173,16 @@ def test_real_captions_stay_short_enough(shared, flan):
     real = read_examples(DataSpec(format="rsicap", root=str(shared / "rsscn7"), samples=50))
     lengths = [len(row.target) for row in flan.encode(real.train)]
     assert max(lengths) < 256
+
+
+@pytest.mark.parametrize("which", ["flan", "vicuna"])
+def test_a_caption_does_not_depend_on_longer_prompts_beside_it(which, examples, request):
+    task = request.getfixturevalue(which)
+    prompts = ("Describe it.", "Which ships are there, and how many of each?", "Colors?")
+    rows = task.encode(
+        [replace(one, prompt=text) for one, text in zip(examples, prompts, strict=False)]
+    )
+    assert len({len(row.prompt) for row in rows}) == 3
+    together = task.answers(rows)
+    assert together == [task.answers([row])[0] for row in rows]
+    assert len(set(together)) > 1 and all(together)
