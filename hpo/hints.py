@@ -12,6 +12,10 @@ from hpo.plan import Plan
 from hpo.search.database.urls import FILE_VARIABLE, redacted
 from hpo.search.ledger.summary import Summary
 
+STUDY_OPTIONS = frozenset(
+    ("--study", "--scale", "--name", "--storage", "--data", "--model", "--set", "--runs-dir")
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
@@ -42,6 +46,9 @@ def next_commands(plan: Plan, url: URL, command: Command, summary: Summary) -> l
         commands.append(
             f"{shlex.join((*begin, *more))}    # goes on to {2 * summary.trials} trials"
         )
+    if summary.generates and summary.best:
+        score = (program("python"), "-m", "hpo.score", *_of_the_study(command.words))
+        commands.append(f"{shlex.join(score)}    # lets the best answer, and scores the answers")
     return commands
 
 
@@ -51,6 +58,18 @@ def _shown(url: URL, command: Command) -> str:
     if variable is None:
         return shlex.quote(redacted(url))
     return f'"$(cat "${variable}")"' if variable == FILE_VARIABLE else f'"${variable}"'
+
+
+def _of_the_study(options: tuple[str, ...]) -> list[str]:
+    """Those options that say which study is meant."""
+    kept: list[str] = []
+    takes_value = False
+    for word in options:
+        name, equals, _ = word.partition("=")
+        if takes_value or name in STUDY_OPTIONS:
+            takes_value = not takes_value and not equals
+            kept.append(word)
+    return kept
 
 
 def _with_trials(options: tuple[str, ...], trials: int) -> list[str]:

@@ -107,6 +107,8 @@ class BaseFacts(Spec):
     zero_shot: float | None
     lanes: int = 1
     """Trials that it takes at a time."""
+    generates: bool = False
+    """Whether its answers are texts, which Score scores."""
 
 
 class Ready(Spec):

@@ -29,6 +29,7 @@ def test_texts_of_a_table_are_searched_for_the_largest_objective(tmp_path):
     values = [trial.value for trial in trials if trial.value is not None]
     assert best.value == max(values) and 0 <= min(values) <= max(values) <= 1
     assert f"best f beta {best.value:.4f}" in printed
+    assert "hpo.score" not in printed, "labels are not generated"
     assert {"last_n", "class_weight", "weight_decay"} <= best.params.keys()
     folder = tmp_path / "runs" / "classify-mini" / f"trial-{best.number:05d}"
     with (folder / "metrics.csv").open() as file:

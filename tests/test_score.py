@@ -10,14 +10,17 @@ import pytest
 from tests.commands import SMALL, environment, run, stored
 
 QUIZ = (*SMALL, "data.max_length=12")
-BEGIN = (sys.executable, "-m", "hpo.score", "--scale", "mini")
+BEGIN = (sys.executable, "-m", "hpo.score")
+
+
+def _sets(settings):
+    return [word for setting in settings for word in ("--set", setting)]
 
 
 def score(cwd, *options, settings=QUIZ, study="kvasir", expect=0, **extra):
     """Runs the command to its end and returns its output and errors."""
-    sets = [word for setting in settings for word in ("--set", setting)]
     done = subprocess.run(
-        [*BEGIN, "--study", study, *sets, *options],
+        [*BEGIN, "--study", study, "--scale", "mini", *_sets(settings), *options],
         cwd=cwd,
         env=environment(**extra),
         stdout=subprocess.PIPE,
@@ -39,7 +42,9 @@ def scores_of(trial):
 def study(tmp_path_factory):
     """The folder of a study of two trials."""
     folder = tmp_path_factory.mktemp("study")
-    run(folder, "--trials", "2", "--runners", "1", settings=QUIZ, study="kvasir")
+    printed = run(folder, "--trials", "2", "--runners", "1", settings=QUIZ, study="kvasir")
+    (hint,) = (line.partition("#")[0] for line in printed.splitlines() if "hpo.score" in line)
+    assert hint.split()[1:] == [*BEGIN[1:], "--study", "kvasir", "--scale", "mini", *_sets(QUIZ)]
     return folder
 
 

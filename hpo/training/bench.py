@@ -111,6 +111,7 @@ def set_up(setup: Setup) -> tuple[Bench, BaseFacts]:
         checks=tuple(checks),
         versions=versions(),
         zero_shot=zero_shot,
+        generates=task.generates,
     )
     return bench, facts
 

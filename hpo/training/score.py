@@ -40,13 +40,13 @@ def score(bench: Bench, order: TrialOrder) -> Scored:
 
 
 def _score(bench: Bench, order: TrialOrder) -> dict[str, float]:
-    scorer = bench.task.scorer()  # first: what it lacks is known before anything is generated
-    if scorer is None:
+    if not bench.task.generates:
         measured = ", ".join(bench.task.metrics)
         raise MissingError(
             f"study {bench.study.name} generates no texts to score: {measured} are measured at "
             "every evaluation already, and stand in each trial's metrics.csv"
         )
+    scorer = bench.task.scorer()  # first: what it lacks is known before anything is generated
     answers = generate(bench, read_back(bench, order))
     examples = read_examples(bench.study.data).val
     _write(Path(order.folder) / ANSWERS, examples, answers)

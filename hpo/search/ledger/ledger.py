@@ -29,7 +29,8 @@ from hpo.search.ledger.revision import revision
 from hpo.search.study.budget import IDENTITY, Budget, read_budget, wall_clock
 from hpo.specs import EvalPoint, Observation, Outcome, StudySpec
 
-ZERO_SHOT = "zero_shot"  # study attribute
+ZERO_SHOT = "zero_shot"  # study attributes
+GENERATES = "generates"
 
 
 class Ledger:
@@ -52,7 +53,9 @@ class Ledger:
         self._common = {"host": leases.host, "worker": leases.worker, "git_revision": revision()}
 
     def note_base(self, facts: BaseFacts) -> None:
-        """Keeps the objective of the base alone, as the study's yardstick."""
+        """Keeps the objective of the base alone, the study's yardstick, and what it can do."""
+        if facts.generates and GENERATES not in self.study.user_attrs:
+            self.study.set_user_attr(GENERATES, True)
         if facts.zero_shot is not None and not self.knows_zero_shot():
             self.study.set_user_attr(ZERO_SHOT, facts.zero_shot)
 

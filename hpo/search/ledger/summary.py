@@ -11,7 +11,7 @@ from hpo.search.database.leases import Usage
 from hpo.search.ledger.admission import FINISHED
 from hpo.search.ledger.diagnosis import DIAGNOSIS
 from hpo.search.ledger.keeper import best
-from hpo.search.ledger.ledger import ZERO_SHOT
+from hpo.search.ledger.ledger import GENERATES, ZERO_SHOT
 from hpo.search.ledger.outcomes import CONSEQUENCES
 from hpo.specs import Outcome, StudySpec
 
@@ -59,6 +59,8 @@ class Summary:
     best: tuple[Ranked, ...]
     failures: tuple[Failure, ...]
     zero_shot: float | None
+    generates: bool
+    """Whether its trials answer with texts, which can be scored."""
     usage: Usage
     folder: str
     diagnoses: dict[str, int] = field(default_factory=dict)
@@ -83,6 +85,7 @@ def summarise(
         best=_best(trials, spec),
         failures=_failures(ended),
         zero_shot=study.user_attrs.get(ZERO_SHOT),
+        generates=GENERATES in study.user_attrs,
         usage=usage,
         folder=folder,
         diagnoses=dict(Counter(_diagnoses(ended)).most_common()),

@@ -53,6 +53,8 @@ class Task(Protocol):
     of a batch; else 0. Dropout is drawn for so many, so that it never depends on other rows."""
     metrics: tuple[str, ...]
     """Names of what it measures beside val loss."""
+    generates: bool
+    """Whether it answers with texts, which can be scored; else nobody asks for `answers`."""
 
     @property
     def held_bytes(self) -> int:
@@ -82,8 +84,8 @@ class Task(Protocol):
     def answers(self, rows: Sequence[Any]) -> list[str]:
         """What it generates for a batch, greedily; never looks at targets."""
 
-    def scorer(self) -> Scorer | None:
-        """What rates generated answers; None where none are generated.
+    def scorer(self) -> Scorer:
+        """What rates generated answers.
 
         Raises:
             MissingError: a library that it needs is not installed.

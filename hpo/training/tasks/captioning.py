@@ -85,6 +85,7 @@ class Captioning:
     head = None
     prefix = "vision_model"
     metrics = ()
+    generates = True
 
     def __init__(self, model: Any, processor: Any, source: Source) -> None:
         self.model: nn.Module = model.eval().requires_grad_(False)
@@ -273,7 +274,7 @@ class Captioning:
         texts: list[str] = tokenizer.batch_decode(generated, skip_special_tokens=True)
         return [tidy(text) for text in texts]
 
-    def scorer(self) -> Scorer | None:
+    def scorer(self) -> Scorer:
         """BLEU, CIDEr and ROUGE-L against all captions that an image has."""
         score = caption_scorer()
 

@@ -55,6 +55,7 @@ class Classification:
     target_scope = ""
     prefix = None
     metrics = ("accuracy", "macro_f1", "f_beta")
+    generates = False
 
     def __init__(self, model: Any, tokenizer: Any, head: str, source: Source) -> None:
         self.model: nn.Module = model.eval().requires_grad_(False)
@@ -137,8 +138,9 @@ class Classification:
         """Labels are not generated."""
         raise NotImplementedError
 
-    def scorer(self) -> Scorer | None:
+    def scorer(self) -> Scorer:
         """Every evaluation measures the labels that are answered."""
+        raise NotImplementedError
 
     def verify(self) -> list[str]:
         """What could silently be wrong, each held; raises HpoError where it is not."""

@@ -72,6 +72,7 @@ class Answering:
     head = None
     prefix = "model.visual"
     metrics = ("exact_match",)
+    generates = True
 
     def __init__(self, model: Any, processor: Any, source: Source) -> None:
         self.model: nn.Module = model.eval().requires_grad_(False)
@@ -304,7 +305,7 @@ class Answering:
             positions, last = following[:, :, None], torch.zeros_like(last)
         return torch.stack(found, 1)
 
-    def scorer(self) -> Scorer | None:
+    def scorer(self) -> Scorer:
         """Exact match but for case and the final full stop: of all, and of every stage."""
         return _score
 
