@@ -40,8 +40,10 @@ def test_an_adapter_is_read_back_as_it_was_at_its_best(bench, trained):
     assert val_loss_of(bench, read_back(bench, made), 8) == best
 
 
-def test_captions_are_those_of_the_stock_model_with_the_adapter_in_peft(bench, trained):
-    made, _ = trained
+def test_captions_are_those_of_the_stock_model_with_the_adapter_in_peft(order, ear):
+    bench, _ = make_bench('model.adapt="qformer+lm"')
+    made = order()
+    assert attempt(bench, made, ear().listener).fault is None
     ours = generate(bench, read_back(bench, made))
     assert ours == generate(bench, read_back(bench, made)) != generate(bench, None)
     stock = InstructBlipForConditionalGeneration.from_pretrained(CAPTIONER, dtype=torch.float32)
@@ -68,7 +70,7 @@ def test_answers_depend_neither_on_cached_images_nor_on_the_batch(study, setting
 def test_a_right_answer_is_one_that_teacher_forcing_finds_right(order):
     bench, _ = make_bench(*QUIZ, study="kvasir")
     adapter = new_adapter(bench, order(lora_r=16, lora_alpha=32.0))
-    optimizer = torch.optim.AdamW([adapter.flat], lr=1e-2)
+    optimizer = torch.optim.AdamW([adapter.flat], lr=5e-3)
     for _ in range(30):
         learns = {"learns": True, "targets": sum(row.targets for row in bench.val)}
         compute(bench.task, bench.base, [Forward(rows=bench.val, adapter=adapter, **learns)])
