@@ -68,7 +68,12 @@ def contenders(pack: str, runners: int) -> dict[str, Contender]:
     usual = ("--runners", str(runners), *(("--pack", pack) if packs else ()))
     return {
         "ours": Contender(what=f"hpo.run {' '.join(usual)}", run=_ours(*usual)),
-        "fresh": Contender(what=f"a fresh process per trial, {CORES} at a time", run=_fresh),
+        "fresh": Contender(
+            what=f"a fresh process per trial, one at a time, {CORES} threads", run=_fresh(1, CORES)
+        ),
+        "fresh-processes": Contender(
+            what=f"a fresh process per trial, {CORES} at a time", run=_fresh(CORES, 1)
+        ),
         "search": Contender(
             what=f"hyperparameter_search, {CORES} threads", run=_search(1, CORES, 1)
         ),
@@ -172,20 +177,24 @@ def _write_job(work: Work, folder: Path, threads: int) -> str:
     return str(path)
 
 
-def _fresh(work: Work, folder: Path) -> Round:
-    """A process for every trial, one thread each, so many at a time as there are cores."""
-    job = _write_job(work, folder, threads=1)
+def _fresh(at_a_time: int, threads: int) -> Callable[[Work, Path], Round]:
+    """A process for every trial."""
 
-    def one(number: int) -> dict[str, Any]:
-        out = folder / f"{number}.json"
-        _process(["tests.benchmarks.peers.plain", job, str(number), str(out)], folder, 1)
-        return json.loads(out.read_text())
+    def run(work: Work, folder: Path) -> Round:
+        job = _write_job(work, folder, threads)
 
-    began = time.monotonic()
-    with ThreadPoolExecutor(CORES) as pool:
-        parts = list(pool.map(one, range(len(work.spec.known))))
-    total_s = time.monotonic() - began
-    return Round(trials=_merge(parts), steady_s=total_s, total_s=total_s)
+        def one(number: int) -> dict[str, Any]:
+            out = folder / f"{number}.json"
+            _process(["tests.benchmarks.peers.plain", job, str(number), str(out)], folder, threads)
+            return json.loads(out.read_text())
+
+        began = time.monotonic()
+        with ThreadPoolExecutor(at_a_time) as pool:
+            parts = list(pool.map(one, range(len(work.spec.known))))
+        total_s = time.monotonic() - began
+        return Round(trials=_merge(parts), steady_s=total_s, total_s=total_s)
+
+    return run
 
 
 def _search(processes: int, threads: int, n_jobs: int) -> Callable[[Work, Path], Round]:

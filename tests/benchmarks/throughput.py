@@ -158,9 +158,7 @@ def _notes(rows: list[dict[str, Any]]) -> list[str]:
     notes = []
     for goal, ratio in GOALS.items():
         peers = [r for r in rows if r["name"].split("-")[0] == goal and r["measured"]]
-        if peers:
-            best = min(peers, key=lambda row: row["ratio"])
-            notes.append(f"{best['what']}: {best['ratio']:.2f}x (goal: {ratio:g}x)")
+        notes += [f"{peer['what']}: {peer['ratio']:.2f}x (goal: {ratio:g}x)" for peer in peers]
     differences = [row["loss_difference"] for row in rows if row["measured"]]
     notes.append(
         f"largest difference of a val loss: {max(differences):.1e} (allowed: {TOLERANCE:.0e})"

@@ -154,6 +154,16 @@ def test_the_limit_holds_and_the_file_unused_for_longest_goes(tmp_path, examples
     assert build(tower.prefix, examples, folder=tmp_path, limit_bytes=size // 4) is None
 
 
+def test_images_of_other_sizes_than_the_first_are_counted_too(examples):
+    tower = Tower()
+    whole = build(tower.prefix, examples, folder=None, limit_bytes=MB)
+    smallest = min(range(len(examples)), key=lambda i: whole.values[i].nbytes)
+    ordered = [examples[smallest], *examples[:smallest], *examples[smallest + 1 :]]
+    limit = whole.values[smallest].nbytes * len(examples)
+    assert limit < whole.nbytes
+    assert build(tower.prefix, ordered, folder=None, limit_bytes=limit) is None
+
+
 def test_a_disk_that_cannot_be_written_leaves_it_in_memory(tmp_path, examples, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")

@@ -6,7 +6,13 @@ from typing import Any
 from hpo.errors import FingerprintError
 from hpo.specs import StudySpec
 
-LEFT_OUT = {("trial", "max_seconds"), ("model", "name"), ("model", "device"), ("data", "root")}
+LEFT_OUT = {
+    ("trial", "max_seconds"),
+    ("trial", "keep_epochs"),
+    ("model", "name"),
+    ("model", "device"),
+    ("data", "root"),
+}
 
 
 def fingerprint(spec: StudySpec, *, data_digest: str, weights_digest: str) -> dict[str, Any]:

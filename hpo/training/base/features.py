@@ -108,25 +108,25 @@ def build(
     if size > limit_bytes:
         return None
     if folder is None:
-        return _computed(prefix, unique, blank)
+        return _computed(prefix, unique, blank, limit_bytes)
     path = folder / f"{_address(prefix, unique)}.safetensors"
     try:
         with _locked(path):  # one runner of a host computes, the others wait for it
-            return _shared(prefix, unique, path, blank, limit_bytes - size)
+            return _shared(prefix, unique, path, blank, limit_bytes)
     except OSError:  # nothing can be written there, or locked
-        return _computed(prefix, unique, blank)
+        return _computed(prefix, unique, blank, limit_bytes)
 
 
 def _shared(
-    prefix: Prefix, examples: Sequence[Example], path: Path, blank: Any, free_bytes: int
-) -> Features:
+    prefix: Prefix, examples: Sequence[Example], path: Path, blank: Any, limit_bytes: int
+) -> Features | None:
     """The outputs in a file, computed into it where it is not there."""
     values = _read(path)
     if values is None:
-        found = _computed(prefix, examples, blank)
-        if found.broken:
+        found = _computed(prefix, examples, blank, limit_bytes)
+        if found is None or found.broken:
             return found
-        _make_room(path.parent, free_bytes)
+        _make_room(path.parent, limit_bytes - found.nbytes)
         _write(path, found.values)
         values = _read(path)
         if values is None:
@@ -144,20 +144,21 @@ def _blank(prefix: Prefix, examples: Sequence[Example]) -> Any | None:
     return None
 
 
-def _computed(prefix: Prefix, examples: Sequence[Example], blank: Any) -> Features:
-    values: list[Tensor] = []
-    unreadable: dict[str, list[Example]] = {}
+def _computed(
+    prefix: Prefix, examples: Sequence[Example], blank: Any, limit_bytes: int
+) -> Features | None:
+    """None where they turn out larger than the limit."""
+    found = Features(values=[], index=_index(examples), prefix=prefix)
     for start in range(0, len(examples), SLOT):
         slot = list(examples[start : start + SLOT])
         outputs, broken = _one_pass(prefix, slot, blank)
-        values += outputs
-        unreadable |= dict.fromkeys(broken, slot)
-    return Features(
-        values=values,
-        index=_index(examples),
-        prefix=prefix if unreadable else None,
-        broken=unreadable,
-    )
+        found.values += outputs
+        found.broken |= dict.fromkeys(broken, slot)
+        if found.nbytes > limit_bytes:
+            return None
+    if not found.broken:
+        found.prefix = None
+    return found
 
 
 @torch.no_grad()

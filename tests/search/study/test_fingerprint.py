@@ -33,7 +33,13 @@ def test_totals_seeds_names_and_paths_may_change(change):
 
 @pytest.mark.parametrize(
     "assignment",
-    ["model.device=cpu", "trial.max_seconds=60", "data.root=x", "pruner.min_trials=9"],
+    [
+        "model.device=cpu",
+        "trial.max_seconds=60",
+        "trial.keep_epochs=1",
+        "data.root=x",
+        "pruner.min_trials=9",
+    ],
 )
 def test_settings_that_leave_values_comparable_may_change(assignment):
     check(prints(), prints(assignment))
