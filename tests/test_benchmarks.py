@@ -95,7 +95,7 @@ def test_a_way_that_does_other_work_ends_the_round_unless_that_was_to_be_expecte
 def test_the_command_measures_every_peer_on_equal_work(tmp_path, capsys):
     out = tmp_path / "results" / "throughput.json"
     small = [word for setting in SMALL for word in ("--set", setting)]
-    ways = ["fresh", "search-processes"]
+    ways = ["fresh-processes", "search-processes"]
     words = ["--configs", "2", "--rounds", "1", "--only", *ways, "--json", str(out)]
     assert throughput.main([*words, *small]) == 0
     found = json.loads(out.read_text())

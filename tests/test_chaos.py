@@ -17,9 +17,9 @@ def test_a_plan_repeats_with_its_seed_and_holds_every_kind():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pack", ["1", "3"])
-def test_a_study_ends_exactly_whatever_happens_to_it(capsys, pack):
-    words = ["--storage", "sqlite", "--faults", str(FAULT_COUNT), "--seed", "1", "--pack", pack]
+@pytest.mark.parametrize(("pack", "faults"), [("1", FAULT_COUNT), ("3", FAULT_COUNT // 2)])
+def test_a_study_ends_exactly_whatever_happens_to_it(capsys, pack, faults):
+    words = ["--storage", "sqlite", "--faults", str(faults), "--seed", "1", "--pack", pack]
     failed = main(words)
     printed = capsys.readouterr().out
     assert not failed, printed

@@ -248,17 +248,18 @@ def test_a_crashing_runner_is_tried_again_only_so_often(tmp_path):
     assert not any(t.user_attrs.get("retry_of") == crashed[1].number for t in trials)
 
 
-def test_eight_drivers_with_crashing_runners_finish_the_exact_total(tmp_path, database_url):
+def test_drivers_with_crashing_runners_finish_the_exact_total(tmp_path, database_url):
     url = database_url.render_as_string(hide_password=False)
-    options = ("--trials", "24", "--storage", url, "--runners", "1")
-    drivers = [Running(tmp_path, *options, settings=SMALL) for _ in range(8)]
+    count = 8 if url.startswith("postgresql") else 4  # they start for longer than they train
+    options = ("--trials", str(3 * count), "--storage", url, "--runners", "1")
+    drivers = [Running(tmp_path, *options, settings=SMALL) for _ in range(count)]
     for number, driver in enumerate(drivers):
         driver.wait_for("trial_started")
-        if number in (2, 5):
+        if number % 3 == 2:
             kill(driver.runners()[0])
-    assert [driver.finish() for driver in drivers] == [0] * 8
+    assert [driver.finish() for driver in drivers] == [0] * count
     trials = stored(url)
-    assert_exact(trials, 24)
+    assert_exact(trials, 3 * count)
     assert rows(url, LEASES) == []
     assert_whole(tmp_path / "runs", trials)
 

@@ -43,7 +43,7 @@ def test_spam_is_found_at_the_shipped_scale(shared, tmp_path):
 @pytest.mark.slow
 def test_class_weights_find_more_of_the_rare_label(shared, tmp_path):
     """In one epoch, too short to learn without: judged on many texts, at its end."""
-    quick = ("data.samples=1500", "data.val_share=0.6", "trial.epochs=1", "trial.evals=1")
+    quick = ("data.samples=1200", "data.val_share=0.5", "trial.epochs=1", "trial.evals=1")
     bench = bench_of(shared / "sms_spam", *quick)
     orders = [
         trial(tmp_path, number=number, seed=seed, class_weight=weight)

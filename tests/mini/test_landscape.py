@@ -8,6 +8,8 @@ from hpo.specs import TrialConfig, TrialOrder
 from hpo.training.bench import set_up
 from tests.training.conftest import Ear, attempt
 
+pytestmark = pytest.mark.xdist_group("landscape")
+
 
 @pytest.fixture(scope="module")
 def losses(tmp_path_factory):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +39,9 @@ class Tower:
     def read(self, example):
         if example.name in self.missing:
             raise DataError(f"{example.name}: the image is gone; restore it")
-        return torch.full((2, 3), float(len(example.name)) + hash(example.target) % 97)
+        return torch.full(
+            (2, 3), float(len(example.name)) + zlib.crc32(example.target.encode()) % 97
+        )
 
     def forward(self, inputs):
         self.passes += 1
