@@ -11,6 +11,7 @@ from tests.commands import SMALL, environment, run, stored
 
 QUIZ = (*SMALL, "data.max_length=12")
 BEGIN = (sys.executable, "-m", "hpo.score")
+pytestmark = pytest.mark.xdist_group("scores")
 
 
 def _sets(settings):
