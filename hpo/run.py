@@ -21,6 +21,12 @@ Examples:
   python -m hpo.run --study my-study.toml --dry-run
 """
 
+StudyOption = Annotated[str, typer.Option(help="Name of a study, or a .toml file.")]
+StorageOption = Annotated[
+    str | None, typer.Option(help="Database URL; else $HPO_STORAGE, else sqlite:///hpo.db.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON lines instead of text.")]
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -34,16 +40,13 @@ class Scale(StrEnum):
 
 @app.command(help=f"Search hyperparameters of LoRA until the study has its trials.\n{EXAMPLES}")
 def run(
-    study: Annotated[str, typer.Option(help="Name of a study, or a .toml file.")],
+    study: StudyOption,
     scale: Annotated[
         Scale,
         typer.Option(help="full: as the file says; mini: its mini table; auto: full on a GPU."),
     ] = Scale.AUTO,
     name: Annotated[str | None, typer.Option(help="Name to store it under.")] = None,
-    storage: Annotated[
-        str | None,
-        typer.Option(help="Database URL; else $HPO_STORAGE, else sqlite:///hpo.db."),
-    ] = None,
+    storage: StorageOption = None,
     trials: Annotated[int | None, typer.Option(help="Finished trials in all.")] = None,
     timeout: Annotated[str | None, typer.Option(help="Stop after this time: 90s, 30m, 8h.")] = None,
     runners: Annotated[str, typer.Option(help="Runner processes: auto, or a number.")] = "auto",
@@ -66,7 +69,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, show the cost, train nothing.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of text.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Parses the options; everything else is in `hpo.entry`."""
     from hpo.entry import Request, execute  # here, so that --help answers at once

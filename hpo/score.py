@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hpo.run import Scale
+from hpo.run import JsonOption, Scale, StorageOption, StudyOption
 
 EXAMPLES = """
 Examples:
@@ -23,21 +23,18 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     f"{EXAMPLES}"
 )
 def score(
-    study: Annotated[str, typer.Option(help="Name of a study, or a .toml file.")],
+    study: StudyOption,
     best: Annotated[int, typer.Option(help="How many trials, the best first.")] = 3,
     scale: Annotated[Scale, typer.Option(help="As the study was run.")] = Scale.AUTO,
     name: Annotated[str | None, typer.Option(help="Name that it is stored under.")] = None,
-    storage: Annotated[
-        str | None,
-        typer.Option(help="Database URL; else $HPO_STORAGE, else sqlite:///hpo.db."),
-    ] = None,
+    storage: StorageOption = None,
     data: Annotated[str | None, typer.Option(help="As the study was run.")] = None,
     model: Annotated[str | None, typer.Option(help="As the study was run.")] = None,
     assign: Annotated[
         list[str] | None, typer.Option("--set", help="As the study was run: key=value.")
     ] = None,
     runs_dir: Annotated[Path, typer.Option(help="Where its adapters are.")] = Path("runs"),
-    as_json: Annotated[bool, typer.Option("--json", help="JSON lines instead of text.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Parses the options; everything else is in `hpo.entry`."""
     from hpo.entry import ScoreRequest, execute_score  # here, so that --help answers at once

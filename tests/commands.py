@@ -33,8 +33,13 @@ def environment(**extra):
 
 def run(cwd, *options, settings=SMALL, study="rsicap", expect=0, **extra):
     """Runs the command to its end and returns its output and errors."""
+    return ran(cwd, words(*options, settings=settings, study=study), expect=expect, **extra)
+
+
+def ran(cwd, command, *, expect=0, **extra):
+    """What a command prints that ends as expected, and without a traceback."""
     done = subprocess.run(
-        words(*options, settings=settings, study=study),
+        command,
         cwd=cwd,
         env=environment(**extra),
         stdout=subprocess.PIPE,

@@ -2,12 +2,11 @@
 
 import json
 import shutil
-import subprocess
 import sys
 
 import pytest
 
-from tests.commands import SMALL, environment, run, stored
+from tests.commands import SMALL, ran, run, stored
 
 QUIZ = (*SMALL, "data.max_length=12")
 BEGIN = (sys.executable, "-m", "hpo.score")
@@ -20,18 +19,8 @@ def _sets(settings):
 
 def score(cwd, *options, settings=QUIZ, study="kvasir", expect=0, **extra):
     """Runs the command to its end and returns its output and errors."""
-    done = subprocess.run(
-        [*BEGIN, "--study", study, "--scale", "mini", *_sets(settings), *options],
-        cwd=cwd,
-        env=environment(**extra),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=400,
-    )
-    assert done.returncode == expect, done.stdout
-    assert "Traceback" not in done.stdout, done.stdout
-    return done.stdout
+    command = [*BEGIN, "--study", study, "--scale", "mini", *_sets(settings), *options]
+    return ran(cwd, command, expect=expect, **extra)
 
 
 def scores_of(trial):

@@ -14,6 +14,8 @@ from hpo.files.problems import sentence, sentences
 from hpo.files.settings import Key, Settings, parse_assignment, read_toml
 from hpo.specs import StudySpec
 
+OF_DRAWN = (("data", "format"), ("data", "stages"))  # what [mini] says of drawn data alone
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -74,20 +76,15 @@ def _layers(path: Path, options: Options, assignments: list[tuple[str, Key, Any]
     mini = tables.pop("mini", {})
     settings = Settings()
     settings.put_all(tables, str(path))
-    format_of_files = settings.get("data", "format")
-    stages_of_files = settings.get("data", "stages") or []
     if options.scale == "mini":
         if not isinstance(mini, dict) or not mini:
             raise FileProblems(
                 [f"{path}: [mini] is missing; add what changes at that scale, or use --scale full"]
             )
-        settings.put_all(mini, f"{path} [mini]")
-    if options.data is not None:
-        settings.put(("data", "format"), format_of_files, str(path))
-        settings.put(("data", "root"), options.data, "--data")
-        if settings.get("data", "stages") is not None:
-            settings.put(("data", "stages"), stages_of_files, str(path))
+        besides = () if options.data is None else OF_DRAWN
+        settings.put_all(mini, f"{path} [mini]", besides=besides)
     flags: list[tuple[Key, Any, str]] = [
+        (("data", "root"), options.data, "--data"),
         (("model", "name"), options.model, "--model"),
         (("search", "trials"), options.trials, "--trials"),
         (("search", "seed"), options.seed, "--seed"),

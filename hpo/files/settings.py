@@ -4,7 +4,7 @@ Every value remembers where it came from, for the message if it is wrong.
 """
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +52,18 @@ class Settings:
         self._values[key] = value
         self._origins[key] = origin
 
-    def put_all(self, table: dict[str, Any], origin: str, prefix: Key = ()) -> None:
-        """Lays a nested table over what is there."""
+    def put_all(
+        self,
+        table: dict[str, Any],
+        origin: str,
+        prefix: Key = (),
+        *,
+        besides: Collection[Key] = (),
+    ) -> None:
+        """Lays a nested table over what is there, besides some of its keys."""
         for key, value in leaves(table, prefix):
-            self.put(key, value, origin)
+            if key not in besides:
+                self.put(key, value, origin)
 
     def get(self, *key: str) -> Any:
         """The value at a key, or None."""

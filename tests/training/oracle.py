@@ -88,26 +88,29 @@ def _row_losses(logits, labels):
     ).sum(1)
 
 
-def stock_captioner(bench):
-    return InstructBlipForConditionalGeneration.from_pretrained(
-        CAPTIONER, dtype=torch.float32, local_files_only=True
+def _stock(kind, folder, **options):
+    """The model as transformers loads it."""
+    return kind.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True, **options
     ).eval()
+
+
+def stock_captioner(bench):
+    return _stock(InstructBlipForConditionalGeneration, CAPTIONER)
 
 
 def stock_classifier(bench):
     """Backbone and the head that the bench drew."""
-    model = AutoModelForSequenceClassification.from_pretrained(
-        CLASSIFIER, num_labels=len(bench.task.labels), dtype=torch.float32, local_files_only=True
+    model = _stock(
+        AutoModelForSequenceClassification, CLASSIFIER, num_labels=len(bench.task.labels)
     )
     model.config.pad_token_id = bench.task.model.config.pad_token_id
     model.score.weight.data.copy_(bench.base.head_tensors()[0])
-    return model.eval()
+    return model
 
 
 def stock_answerer(bench):
-    return Qwen2VLForConditionalGeneration.from_pretrained(
-        ANSWERER, dtype=torch.float32, local_files_only=True
-    ).eval()
+    return _stock(Qwen2VLForConditionalGeneration, ANSWERER)
 
 
 SUBJECTS = {

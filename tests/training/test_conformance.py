@@ -8,7 +8,7 @@ from hpo.specs import Outcome
 from hpo.training.pack import Pack
 from hpo.training.trial.trial import new_adapter
 from tests.training import oracle
-from tests.training.conftest import Ear, attempt, make_bench
+from tests.training.conftest import Ear, attempt, attempts, make_bench
 from tests.training.oracle import SUBJECTS, TOO_LARGE
 from tests.training.runners import Runner
 
@@ -61,15 +61,10 @@ def test_peft_reads_the_exported_adapter_and_finds_the_same_loss(subject, bench,
 
 
 def test_packed_equals_alone_whatever_is_beside_it(subject, bench, order):
-    alone = [Ear() for _ in MIXED]
-    for number, (changes, heard) in enumerate(zip(MIXED, alone, strict=True)):
-        assert attempt(bench, order(number, **changes), heard.listener).fault is None
-    together, pack = [Ear() for _ in MIXED], Pack(bench, rows=None)
-    for number, (changes, heard) in enumerate(zip(MIXED, together, strict=True)):
-        pack.start(order(number + 10, seed_number=number, **changes), heard.listener)
-    while pack.size:
-        assert all(finished.fault is None for finished in pack.round())
-    for ours, theirs in zip(together, alone, strict=True):
+    orders = [order(number, **changes) for number, changes in enumerate(MIXED)]
+    alone = [heard for one in orders for heard in attempts(bench, [one])]
+    again = [order(n + 10, seed_number=n, **changes) for n, changes in enumerate(MIXED)]
+    for ours, theirs in zip(attempts(bench, again), alone, strict=True):
         same(ours, theirs)
 
 

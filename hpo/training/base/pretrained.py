@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import PIL
@@ -17,12 +18,21 @@ SAMPLE = 4096  # values of a tensor, at each end, that go into a digest
 
 
 def load_pretrained(
-    model: ModelSpec, kind: type[Any], processor_kind: type[Any], *, dtype: torch.dtype, what: str
+    model: ModelSpec,
+    kind: type[Any],
+    processor_kind: type[Any],
+    *,
+    dtype: torch.dtype,
+    what: str,
+    fresh: Sequence[str] = (),
+    **options: Any,
 ) -> tuple[Any, Any]:
     """(model, processor) of these transformers classes.
 
     Args:
         what: the architecture, for people.
+        fresh: names of modules whose weights need not be there.
+        options: what else `from_pretrained` is to know of the model.
 
     Raises:
         MissingError: weights or processor are not there, or of another architecture.
@@ -36,13 +46,15 @@ def load_pretrained(
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
+            **options,
         )
     except (OSError, ValueError, KeyError) as error:
         raise MissingError(
             f"model {model.name}: {folder} is not a complete {what} with its processor "
             f"({str(error).splitlines()[0]}); download all of it, or give another by --model DIR"
         ) from error
-    if missing := sorted(info["missing_keys"]):
+    known = tuple(f"{name}." for name in fresh)
+    if missing := sorted(name for name in info["missing_keys"] if not name.startswith(known)):
         raise MissingError(
             f"model {model.name}: {folder} lacks {len(missing)} tensors of {what}, such as "
             f"{missing[:1]}; download all of it, or give another by --model DIR"

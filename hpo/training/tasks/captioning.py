@@ -30,6 +30,7 @@ from hpo.training.base.features import SLOT, Features, Prefix
 from hpo.training.base.losses import Losses, row_sums
 from hpo.training.base.pixels import PixelCache
 from hpo.training.base.pretrained import identity_of, load_pretrained
+from hpo.training.base.rows import ImageRow
 from hpo.training.base.texts import caption_scorer
 from hpo.training.tasks import Row, Scorer, Source, require, targets_of
 
@@ -46,28 +47,10 @@ TARGETS = {"qformer": QFORMER, "qformer+lm": f"(?:{QFORMER})|(?:{LANGUAGE})"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptionRow:
-    """An example as token ids; its pixels are read when a batch needs them."""
+class CaptionRow(ImageRow):
+    """An image with its instruction, once more for the Q-Former, and its caption."""
 
-    example: Example
-    prompt: list[int]
     qformer_prompt: list[int]
-    target: list[int]
-
-    @property
-    def length(self) -> int:
-        """Tokens that the language model sees."""
-        return len(self.prompt) + len(self.target)
-
-    @property
-    def targets(self) -> int:
-        """Tokens of the caption, its end included."""
-        return len(self.target)
-
-    @property
-    def stage(self) -> int:
-        """The stage of its example."""
-        return self.example.stage
 
 
 class Known(nn.Module):

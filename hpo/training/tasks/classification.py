@@ -21,9 +21,9 @@ from hpo.specs import TrialConfig
 from hpo.training.base.batch import send
 from hpo.training.base.features import Features, Prefix
 from hpo.training.base.losses import Losses, row_sums
+from hpo.training.base.pretrained import load_pretrained
 from hpo.training.base.scores import f_beta, scores
 from hpo.training.tasks import Row, Scorer, Source, require, targets_of
-from hpo.weights import find_weights
 
 HEADS = ("score", "classifier")
 ATTENTION = (
@@ -167,30 +167,17 @@ def load(source: Source) -> Classification:
             f"{source.examples.source}: {len(names)} labels for {texts} training texts; there must "
             "be two labels at least, with two texts each; give a table of texts and labels"
         )
-    folder = find_weights(model.name, model.revision)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        with _quiet():
-            stock, info = AutoModelForSequenceClassification.from_pretrained(
-                folder,
-                num_labels=len(names),
-                dtype=source.dtype,
-                local_files_only=True,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, KeyError) as error:
-        raise MissingError(
-            f"model {model.name}: {folder} is no model for sequence classification with its "
-            f"tokenizer ({str(error).splitlines()[0]}); give another by --model DIR"
-        ) from error
+    with _quiet():
+        stock, tokenizer = load_pretrained(
+            model,
+            AutoModelForSequenceClassification,
+            AutoTokenizer,
+            dtype=source.dtype,
+            what="model for sequence classification",
+            fresh=HEADS,
+            num_labels=len(names),
+        )
     head = _head(stock, len(names), model.name)
-    missing = sorted(name for name in info["missing_keys"] if not name.startswith(f"{head}."))
-    require(
-        not missing,
-        f"model {model.name}: {folder} lacks {len(missing)} tensors, such as {missing[:1]}; "
-        "download all of it, or give another by --model DIR",
-    )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"

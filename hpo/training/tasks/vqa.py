@@ -26,6 +26,7 @@ from hpo.training.base.features import Features, Prefix
 from hpo.training.base.losses import Losses
 from hpo.training.base.pixels import PixelCache
 from hpo.training.base.pretrained import identity_of, load_pretrained
+from hpo.training.base.rows import ImageRow
 from hpo.training.base.stills import StillsProcessor
 from hpo.training.base.texts import exact_matches
 from hpo.training.tasks import Row, Scorer, Source, require, targets_of
@@ -38,31 +39,13 @@ IMAGE = {"type": "image"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnswerRow:
-    """A question as token ids, with room for its image, and the answer."""
+class AnswerRow(ImageRow):
+    """A question about an image, and the answer."""
 
-    example: Example
-    prompt: list[int]
-    target: list[int]
     grid: tuple[int, int, int]
     """Patches of its image: (1, high, wide)."""
     positions: Tensor = field(repr=False)
     """Of every token in time, height and width (3, T)."""
-
-    @property
-    def length(self) -> int:
-        """Tokens, those of the image included."""
-        return len(self.prompt) + len(self.target)
-
-    @property
-    def targets(self) -> int:
-        """Tokens of the answer, its end included."""
-        return len(self.target)
-
-    @property
-    def stage(self) -> int:
-        """The stage of its example."""
-        return self.example.stage
 
 
 class Answering:
