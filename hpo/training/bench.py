@@ -18,6 +18,7 @@ from hpo.protocol import BaseFacts, Setup
 from hpo.specs import Objective
 from hpo.training.base.features import build
 from hpo.training.base.forward import Forward, alone, compute
+from hpo.training.base.kernels import use_faster_kernels
 from hpo.training.base.lora import LoraBase
 from hpo.training.base.losses import NonFiniteError
 from hpo.training.memory.gauge import MemoryGauge
@@ -81,6 +82,7 @@ def set_up(setup: Setup) -> tuple[Bench, BaseFacts]:
         cache_bytes=_share(setup, CACHE_BYTES),
     )
     task = load_task(study.task, source)
+    use_faster_kernels(task.model, device, limited=setup.memory_limit_bytes is not None)
     _hold_objective(study.objective, task)
     base_parameters = sum(p.numel() for p in task.model.parameters())
     train, val = task.encode(examples.train), task.encode(examples.val)
@@ -95,6 +97,7 @@ def set_up(setup: Setup) -> tuple[Bench, BaseFacts]:
         adapter_dtype=ADAPTER_DTYPES[study.model.precision],
         gauge=gauge,
         memory=MemoryModel(),
+        eval_rows=study.trial.eval_batch_size,
     )
     checks = [*verify(task, base), cache_features(bench, examples, setup)]
     zero_shot = _zero_shot(bench) if setup.zero_shot else None
@@ -203,7 +206,7 @@ def memory_model(bench: Bench) -> MemoryModel:
 def _zero_shot(bench: Bench) -> float | None:
     """The objective of the base alone; None where its precision gives no finite one."""
     try:
-        work = evaluate(bench.task, bench.val, None, bench.study.trial.eval_batch_size)
+        work = evaluate(bench.task, bench.val, None, bench.eval_rows)
         found = alone(bench.task, bench.base, work)
         return None if found is None else bench.study.objective.of(found)
     except NonFiniteError:

@@ -26,6 +26,8 @@ class Lanes:
     """Trials."""
     rows: int
     """Rows that at most share a forward pass."""
+    eval_rows: int
+    """Rows of a forward pass in which one trial evaluates."""
 
 
 def choose_lanes(bench: Bench, pack: int | None) -> Lanes:
@@ -34,13 +36,14 @@ def choose_lanes(bench: Bench, pack: int | None) -> Lanes:
     if (most := bench.study.trial.max_micro_batch) is not None:
         batch = min(batch, most)
     if pack is not None:
-        return Lanes(count=pack, rows=pack * batch)
+        return Lanes(count=pack, rows=pack * batch, eval_rows=bench.eval_rows)
     speeds = _rows_per_second(bench, batch)
     best = max(speeds.values(), default=0.0)
     if not speeds or best < WORTH * speeds[1]:
-        return Lanes(count=1, rows=batch)
+        return Lanes(count=1, rows=batch, eval_rows=bench.eval_rows)
     count = min(count for count, speed in speeds.items() if speed >= ENOUGH * best)
-    return Lanes(count=count, rows=count * batch)
+    rows = batch * max(count for count, speed in speeds.items() if speed >= ENOUGH * best)
+    return Lanes(count=count, rows=rows, eval_rows=max(rows, bench.eval_rows))
 
 
 def _median_batch(bench: Bench) -> int:

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import traceback
+from dataclasses import replace
 
 from hpo.errors import HpoError
 from hpo.protocol import (
@@ -58,6 +59,7 @@ def serve(line: Line) -> None:
         traceback.print_exc()  # last: where memory is short, it may fail itself
         return
     lanes = choose_lanes(bench, setup.pack)
+    bench = replace(bench, eval_rows=lanes.eval_rows)
     gc.freeze()  # base and libraries stay: the collection after every trial need not walk them
     line.send(Ready(facts=facts.model_copy(update={"lanes": lanes.count})))
     fence = Fence(setup.study.limits.hang_seconds)

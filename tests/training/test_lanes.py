@@ -20,22 +20,30 @@ def test_what_is_asked_for_is_taken(bench):
 
 
 @pytest.mark.parametrize(
-    "measured, count",
+    "measured, count, most",
     [
-        ((100, 130, 160, 161), 4),
-        ((100, 130, 128, 90), 2),
-        ((100, 104, 104, 104), 1),
-        ((100, 60, 50, 40), 1),
-        ((100, 150, 220, 300), 8),
-        ((100,), 1),
-        ((), 1),
+        ((100, 130, 160, 161), 4, 8),
+        ((100, 130, 128, 90), 2, 4),
+        ((100, 104, 104, 104), 1, 1),
+        ((100, 60, 50, 40), 1, 1),
+        ((100, 150, 220, 300), 8, 8),
+        ((100,), 1, 1),
+        ((), 1, 1),
     ],
 )
-def test_the_smallest_number_that_is_about_as_fast_as_any(bench, speeds, measured, count):
+def test_the_smallest_number_that_is_about_as_fast_as_any(bench, speeds, measured, count, most):
     speeds(*measured)
     chosen = choose_lanes(bench, None)
     assert chosen.count == count
-    assert chosen.rows == count * 12, "of the median batch"
+    assert chosen.rows == most * 12, "of the median batch: passes as large as are worth it"
+
+
+def test_one_trial_evaluates_in_passes_as_large_as_are_worth_it(bench, speeds):
+    speeds(100, 150, 220, 300)
+    assert choose_lanes(bench, None).eval_rows == 8 * 12
+    speeds(100, 60, 50, 40)
+    assert choose_lanes(bench, None).eval_rows == bench.eval_rows
+    assert choose_lanes(bench, 4).eval_rows == bench.eval_rows, "nobody measured that they fit"
 
 
 def test_measuring_leaves_base_and_rows_as_they_were(bench, order, ear):

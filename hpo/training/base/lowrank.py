@@ -12,7 +12,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
+
+from hpo.training.base.kernels import gradient_product, product
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ class _Adapted(torch.autograd.Function):
         parts: Sequence[Part],
         *weights: Tensor,
     ) -> Tensor:
-        result = functional.linear(x, base.weight, base.bias)
+        result = product(base, x)
         wide = result.to(weights[0].dtype)
         kept = []
         for part in parts:
@@ -70,7 +71,7 @@ class _Adapted(torch.autograd.Function):
         count, saved = len(ctx.places), ctx.saved_tensors
         weights, kept = _pairs(saved[: 2 * count]), _pairs(saved[2 * count : 4 * count])
         masks = iter(saved[4 * count :])
-        to_x = gradient @ ctx.base.weight if ctx.needs_input_grad[0] else None
+        to_x = gradient_product(ctx.base, gradient) if ctx.needs_input_grad[0] else None
         to_weights: list[Tensor] = []
         for (a, b), (dropped, low_rank), (first, rows, scale), drops in zip(
             weights, kept, ctx.places, ctx.drops, strict=True

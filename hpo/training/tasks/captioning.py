@@ -226,14 +226,17 @@ class Captioning:
         ).logits
         if not self._seq2seq:
             logits_BTV, labels = logits_BTV[:, :-1], labels[:, 1:]
-        losses_BT = functional.cross_entropy(
-            logits_BTV.transpose(1, 2).float(), labels, ignore_index=IGNORED, reduction="none"
+        losses_N = functional.cross_entropy(
+            logits_BTV.flatten(0, 1).float(),
+            labels.flatten(),
+            ignore_index=IGNORED,
+            reduction="none",
         )
         places = {
             "query embeddings": row_sums(query_embeddings),
             "language projection": row_sums(features.pooler_output),
         }
-        return Losses(rows=losses_BT.sum(1), places=places)
+        return Losses(rows=losses_N.view(labels.shape).sum(1), places=places)
 
     def weights(self, rows: Sequence[CaptionRow], config: TrialConfig) -> Tensor | None:
         """Captions weigh the same."""

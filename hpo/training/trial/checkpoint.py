@@ -97,10 +97,10 @@ def restore(run: Run, folder: Path) -> None:
         raise CheckpointError(f"belongs to another trial: its {different[0]} differs")
     _check_shapes(run, position, tensors)
     flat, generator = run.adapter.flat, tensors.pop("generator")
-    held = {name: tensor.to(flat.device) for name, tensor in tensors.items() if name != "step"}
+    held = {name: tensor.to(flat.device) for name, tensor in tensors.items()}
     flat.data.copy_(held.pop("weights"))
     run.best_weights = held.pop("best", None)
-    run.optimizer.state[flat] = {"step": tensors["step"], **held}
+    run.optimizer.state[flat] = held
     run.adapter.generator.set_state(generator)
     run.step, run.samples_seen = position.step, position.samples_seen
     run.resumed_at, run.earlier_seconds = position.samples_seen, position.seconds

@@ -151,8 +151,8 @@ def _evaluate(run: Run, listener: Listener) -> Generator[Forward, Losses, bool]:
         return listener.stop() is None
 
     run.phase = "evaluation"
-    bench, batch_size = run.bench, run.bench.study.trial.eval_batch_size
-    found = yield from evaluate(bench.task, bench.val, run.adapter, batch_size, go_on)
+    bench = run.bench
+    found = yield from evaluate(bench.task, bench.val, run.adapter, bench.eval_rows, go_on)
     if found is None:
         return False
     if run.objective.better(run.objective.of(found), run.best):

@@ -36,6 +36,8 @@ class Bench:
     adapter_dtype: torch.dtype
     gauge: MemoryGauge
     memory: MemoryModel
+    eval_rows: int
+    """Rows of a forward pass in evaluation."""
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -134,7 +136,9 @@ class Run:
         spec, own = self.bench.study.trial, self.order.config.weight_decay
         self.grid = spec.eval_grid(self.samples)
         decay = spec.weight_decay if own is None else own
-        self.optimizer = torch.optim.AdamW([self.adapter.flat], lr=0.0, weight_decay=decay)
+        flat = self.adapter.flat
+        fused = flat.dtype == torch.float32  # one pass over memory; in half it is another AdamW
+        self.optimizer = torch.optim.AdamW([flat], lr=0.0, weight_decay=decay, fused=fused)
 
     @property
     def samples(self) -> int:
