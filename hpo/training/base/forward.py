@@ -50,7 +50,8 @@ def compute(task: Task, base: LoraBase, asked: Sequence[Forward]) -> list[Losses
         if learns:
             means = [f.rows.sum() / one.targets for f, one in zip(found, asked, strict=True)]
             weights = [weight for adapter in adapters for weight in adapter.weights]
-            gradients = iter(torch.autograd.grad(torch.stack(means).sum(), weights))
+            loss = torch.stack(means).sum()
+            gradients = iter(torch.autograd.grad(loss, weights, materialize_grads=True))
             for adapter in adapters:
                 adapter.learn(list(islice(gradients, len(adapter.weights))))
     return [replace(losses, rows=losses.rows.detach()) for losses in found]

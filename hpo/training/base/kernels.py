@@ -59,6 +59,31 @@ def _one_dnn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return cast(Tensor, result)
 
 
+class _TokenLosses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits_NV: Tensor, labels_N: Tensor) -> Tensor:
+        log_shares_NV = functional.log_softmax(logits_NV, 1)
+        ctx.save_for_backward(log_shares_NV, labels_N)
+        picked_N = log_shares_NV.gather(1, labels_N.clamp(min=0).unsqueeze(1)).squeeze(1)
+        return picked_N.neg().masked_fill(labels_N < 0, 0.0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_N: Tensor) -> tuple[Tensor, None]:
+        log_shares_NV, labels_N = ctx.saved_tensors
+        gradient_N1 = gradient_N.masked_fill(labels_N < 0, 0.0).unsqueeze(1)
+        to_logits_NV = log_shares_NV.exp().mul_(gradient_N1)
+        return to_logits_NV.scatter_add_(1, labels_N.clamp(min=0).unsqueeze(1), -gradient_N1), None
+
+
+def token_losses(logits_NV: Tensor, labels_N: Tensor) -> Tensor:
+    """Cross entropy (N,) of float32 logits, with fewer passes over memory than torch's.
+
+    It is 0 where a label is negative, and has no gradient there.
+    """
+    return cast(Tensor, _TokenLosses.apply(logits_NV, labels_N))  # type: ignore[no-untyped-call]
+
+
 def use_faster_kernels(model: nn.Module, device: torch.device, *, limited: bool) -> None:
     """Replaces operations of a frozen model on the device, in place.
 

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     GenerationConfig,
@@ -27,6 +26,7 @@ from hpo.errors import DataError
 from hpo.specs import TrialConfig
 from hpo.training.base.batch import send
 from hpo.training.base.features import SLOT, Features, Prefix
+from hpo.training.base.kernels import token_losses
 from hpo.training.base.losses import Losses, row_sums
 from hpo.training.base.pixels import PixelCache
 from hpo.training.base.pretrained import identity_of, load_pretrained
@@ -84,6 +84,8 @@ class Captioning:
         self._features: Features | None = None
         self._longest_prompt = self.longest = 0
         model.language_model.generation_config = self._greedy()
+        # nothing reads what the last layer makes of instruction tokens: only queries go on
+        model.qformer.encoder.layer[-1].feed_forward_chunk = lambda states: states
 
     @property
     def held_bytes(self) -> int:
@@ -226,12 +228,7 @@ class Captioning:
         ).logits
         if not self._seq2seq:
             logits_BTV, labels = logits_BTV[:, :-1], labels[:, 1:]
-        losses_N = functional.cross_entropy(
-            logits_BTV.flatten(0, 1).float(),
-            labels.flatten(),
-            ignore_index=IGNORED,
-            reduction="none",
-        )
+        losses_N = token_losses(logits_BTV.flatten(0, 1).float(), labels.flatten())
         places = {
             "query embeddings": row_sums(query_embeddings),
             "language projection": row_sums(features.pooler_output),

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, Qwen2VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
@@ -23,6 +22,7 @@ from hpo.errors import DataError
 from hpo.specs import TrialConfig
 from hpo.training.base.batch import send
 from hpo.training.base.features import Features, Prefix
+from hpo.training.base.kernels import token_losses
 from hpo.training.base.losses import Losses
 from hpo.training.base.pixels import PixelCache
 from hpo.training.base.pretrained import identity_of, load_pretrained
@@ -218,7 +218,7 @@ class Answering:
             use_cache=False,
         ).last_hidden_state
         logits_AV = self._stock.lm_head(hidden_BTD.flatten(0, 1)[batch["answer_at"]]).float()
-        losses_A = functional.cross_entropy(logits_AV, batch["answers"], reduction="none")
+        losses_A = token_losses(logits_AV, batch["answers"])
         wrong_A = (logits_AV.detach().argmax(1) != batch["answers"]).float()
         return Losses(
             rows=_summed(losses_A, batch["answer_row"], rows),
