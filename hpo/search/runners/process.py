@@ -15,6 +15,7 @@ MODULE = "hpo.training.runner"
 CHUNK = 1 << 16
 KEPT_LOG_LINES = 40
 CLOSE_S = 5.0
+KEPT_KERNELS = "256"  # oneDNN's, compiled for a shape each, about 1 MB; 1,024 otherwise
 PRIVATE = {VARIABLE, FILE_VARIABLE, "PGPASSWORD", "PGPASSFILE", "MYSQL_PWD"}
 
 
@@ -160,6 +161,8 @@ def _environment(gpu: str | None) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "OMP_NUM_THREADS": "1",
         "MALLOC_ARENA_MAX": "1",  # arenas would eat the address space that a limit leaves
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": KEPT_KERNELS,
+        "LRU_CACHE_CAPACITY": KEPT_KERNELS,  # torch's own beside it
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "CUDA_VISIBLE_DEVICES": gpu or "",
     }
