@@ -10,7 +10,7 @@ from hpo.specs import StudySpec
 NAME = "chaos"
 ALBUM = 0  # the seed of the drawings
 IMAGES = 80
-MEMORY_LIMIT = "220MB"
+MEMORY_LIMIT = "180MB"
 TOO_LARGE = 60  # a batch that does not fit under that limit
 TOO_FAST = 1e30  # a learning rate that overflows at once
 HANG_S = 6.0

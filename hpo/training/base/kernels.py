@@ -16,7 +16,6 @@ from torch.nn import functional
 from transformers.activations import NewGELUActivation
 
 OTHER_MAKERS = ("AuthenticAMD", "HygonGenuine")  # of processors that may have AVX-512
-MIN_ROWS = 64  # fewer are not worth a kernel of their own
 
 
 class OneDnnLinear(nn.Linear):
@@ -43,14 +42,14 @@ class _Frozen(torch.autograd.Function):
 
 def product(linear: nn.Linear, x: Tensor) -> Tensor:
     """(N, in) -> (N, out) of a frozen Linear, bias included."""
-    if isinstance(linear, OneDnnLinear) and len(x) >= MIN_ROWS:
+    if isinstance(linear, OneDnnLinear):
         return _one_dnn(x, linear.weight, linear.bias)
     return functional.linear(x, linear.weight, linear.bias)
 
 
 def gradient_product(linear: nn.Linear, gradient: Tensor) -> Tensor:
     """(N, out) -> (N, in): the gradient of a frozen Linear's input, from that of its output."""
-    if isinstance(linear, OneDnnLinear) and len(gradient) >= MIN_ROWS:
+    if isinstance(linear, OneDnnLinear):
         return _one_dnn(gradient, linear.weight.t(), None)
     return gradient @ linear.weight
 
