@@ -140,7 +140,8 @@ class TrialSpec(Spec):
     """An adapter is kept every so many epochs, in `adapter/epoch-<n>`, for as long as the best one
     of its trial is; None for the best one alone."""
     eval_batch_size: Positive = 8
-    """Rows of a forward pass in evaluation; more where a runner has measured that it pays."""
+    """Rows of a forward pass in evaluation; on a CPU without a memory limit it may be more, where
+    that is measured to be faster."""
     max_micro_batch: Positive | None = None
     """Rows of one forward and backward pass; a larger batch adds up the gradients of several."""
     warmup_share: Share = 0.05

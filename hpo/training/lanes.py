@@ -43,7 +43,9 @@ def choose_lanes(bench: Bench, pack: int | None) -> Lanes:
         return Lanes(count=1, rows=batch, eval_rows=bench.eval_rows)
     count = min(count for count, speed in speeds.items() if speed >= ENOUGH * best)
     rows = batch * max(count for count, speed in speeds.items() if speed >= ENOUGH * best)
-    return Lanes(count=count, rows=rows, eval_rows=max(rows, bench.eval_rows))
+    # only where nothing bounds the memory: a trial would be blamed for what does not fit then
+    eval_rows = max(rows if bench.gauge.capacity_bytes is None else 0, bench.eval_rows)
+    return Lanes(count=count, rows=rows, eval_rows=eval_rows)
 
 
 def _median_batch(bench: Bench) -> int:

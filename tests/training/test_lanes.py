@@ -43,7 +43,13 @@ def test_one_trial_evaluates_in_passes_as_large_as_are_worth_it(bench, speeds):
     assert choose_lanes(bench, None).eval_rows == 8 * 12
     speeds(100, 60, 50, 40)
     assert choose_lanes(bench, None).eval_rows == bench.eval_rows
-    assert choose_lanes(bench, 4).eval_rows == bench.eval_rows, "nobody measured that they fit"
+    assert choose_lanes(bench, 4).eval_rows == bench.eval_rows, "nobody measured that it pays"
+
+
+def test_a_trial_is_not_blamed_for_evaluation_in_large_passes(bench, speeds, monkeypatch):
+    speeds(100, 150, 220, 300)
+    monkeypatch.setattr(type(bench.gauge), "capacity_bytes", 1 << 30)
+    assert choose_lanes(bench, None).eval_rows == bench.eval_rows
 
 
 def test_measuring_leaves_base_and_rows_as_they_were(bench, order, ear):

@@ -100,6 +100,8 @@ def restore(run: Run, folder: Path) -> None:
     held = {name: tensor.to(flat.device) for name, tensor in tensors.items()}
     flat.data.copy_(held.pop("weights"))
     run.best_weights = held.pop("best", None)
+    if not run.optimizer.defaults["fused"]:  # else it would be waited for at every step
+        held["step"] = tensors["step"]
     run.optimizer.state[flat] = held
     run.adapter.generator.set_state(generator)
     run.step, run.samples_seen = position.step, position.samples_seen

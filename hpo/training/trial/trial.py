@@ -137,7 +137,8 @@ class Run:
         self.grid = spec.eval_grid(self.samples)
         decay = spec.weight_decay if own is None else own
         flat = self.adapter.flat
-        fused = flat.dtype == torch.float32  # one pass over memory; in half it is another AdamW
+        # in one pass over memory; in half, which NaN trials are about, that would be another AdamW
+        fused = True if flat.dtype == torch.float32 else None
         self.optimizer = torch.optim.AdamW([flat], lr=0.0, weight_decay=decay, fused=fused)
 
     @property
