@@ -1,5 +1,6 @@
 """Runs `hpo.run` as a user does: a process of its own, in a folder of its own."""
 
+import csv
 import json
 import os
 import signal
@@ -122,3 +123,22 @@ def assert_exact(trials, total):
     assert len(in_states(trials, *FINISHED)) == total
     assert in_states(trials, TrialState.RUNNING, TrialState.WAITING) == []
     assert all(trial.user_attrs["outcome"] for trial in trials)
+
+
+def curve(folder, number):
+    """The lines of a trial's metrics.csv."""
+    with (folder / f"trial-{number:05d}" / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def assert_whole(runs, trials):
+    """Every finished trial has each step once, and the val losses of the database."""
+    for trial in in_states(trials, TrialState.COMPLETE, TrialState.PRUNED):
+        lines = curve(runs / "rsicap-mini", trial.number)
+        assert [int(line["step"]) for line in lines] == list(range(1, len(lines) + 1))
+        losses = [float(line["val_loss"]) for line in lines if line["val_loss"]]
+        told = list(
+            dict.fromkeys(trial.intermediate_values.values())
+        )  # a step may reach two points
+        assert losses[: len(told)] == told
+        assert len(losses) == len(told) or trial.state == TrialState.PRUNED  # measured too late

@@ -1,6 +1,5 @@
 """The command from end to end, through what a night may bring: hangs, outages, other hosts."""
 
-import csv
 import os
 import signal
 import stat
@@ -20,6 +19,8 @@ from tests.commands import (
     SMALL,
     Running,
     assert_exact,
+    assert_whole,
+    curve,
     gone,
     in_states,
     kill,
@@ -41,25 +42,6 @@ def cluster():
     own.open()
     yield own
     own.close()
-
-
-def curve(folder, number):
-    """The lines of a trial's metrics.csv."""
-    with (folder / f"trial-{number:05d}" / "metrics.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
-def assert_whole(runs, trials):
-    """Every finished trial has each step once, and the val losses of the database."""
-    for trial in in_states(trials, TrialState.COMPLETE, TrialState.PRUNED):
-        lines = curve(runs / "rsicap-mini", trial.number)
-        assert [int(line["step"]) for line in lines] == list(range(1, len(lines) + 1))
-        losses = [float(line["val_loss"]) for line in lines if line["val_loss"]]
-        told = list(
-            dict.fromkeys(trial.intermediate_values.values())
-        )  # a step may reach two points
-        assert losses[: len(told)] == told
-        assert len(losses) == len(told) or trial.state == TrialState.PRUNED  # measured too late
 
 
 def rows(url, table):

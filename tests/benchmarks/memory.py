@@ -30,7 +30,7 @@ from tests.benchmarks.report import write
 from tests.commands import FINISHED, environment, stored
 from tests.training.conftest import Ear, attempt
 
-LIMIT_MB = 272
+LIMIT_MB = 200
 BATCHES = (4, 8, 32, 64, 80, 96, 128)
 RANKS = (4, 32)
 SETTINGS = (
