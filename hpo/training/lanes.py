@@ -41,11 +41,11 @@ def choose_lanes(bench: Bench, pack: int | None) -> Lanes:
     best = max(speeds.values(), default=0.0)
     if not speeds or best < WORTH * speeds[1]:
         return Lanes(count=1, rows=batch, eval_rows=bench.eval_rows)
-    count = min(count for count, speed in speeds.items() if speed >= ENOUGH * best)
-    rows = batch * max(count for count, speed in speeds.items() if speed >= ENOUGH * best)
-    # only where nothing bounds the memory: a trial would be blamed for what does not fit then
-    eval_rows = max(rows if bench.gauge.capacity_bytes is None else 0, bench.eval_rows)
-    return Lanes(count=count, rows=rows, eval_rows=eval_rows)
+    fast = [count for count, speed in speeds.items() if speed >= ENOUGH * best]
+    rows, eval_rows = batch * max(fast), bench.eval_rows
+    if bench.gauge.capacity_bytes is None:  # else a trial would be blamed for what does not fit
+        eval_rows = max(rows, eval_rows)
+    return Lanes(count=min(fast), rows=rows, eval_rows=eval_rows)
 
 
 def _median_batch(bench: Bench) -> int:

@@ -64,6 +64,7 @@ def test_a_trial_that_wanders_over_three_processes_is_the_same_to_the_bit(order)
         assert stopped.stopped and stopped.fault is None and stopped.clean
         replayed = [e.replayed for e in runner.of(Evaluated)]
         assert replayed[0] and not replayed[-1] and resumed.samples_seen >= 24
+        assert replayed.count(True) == resumed.samples_seen // 24, "every point, and none twice"
         assert replayed == sorted(replayed, reverse=True), "those of the attempt before come first"
     last = order(3, seed_number=0, earlier=[second.folder, first.folder], **CHANGES)
     with Runner(*SETTINGS) as runner:
