@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch import nn
 from transformers.activations import NewGELUActivation
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from hpo.training.base import kernels
-from hpo.training.base.kernels import OneDnnLinear, token_losses, use_faster_kernels
+from hpo.training.base.kernels import OneDnnLinear, RmsNorm, token_losses, use_faster_kernels
 
 CPU = torch.device("cpu")
 needs_one_dnn = pytest.mark.skipif(
@@ -79,3 +81,32 @@ def test_token_losses_are_the_cross_entropy_with_its_gradient():
     wanted = found(lambda *args: nn.functional.cross_entropy(*args, reduction="none"))
     for one, other in zip(found(token_losses), wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", [T5LayerNorm, LlamaRMSNorm])
+def test_norms_are_the_same_with_their_gradient(norm):
+    model = nn.Sequential(norm(12, eps=1e-3)).requires_grad_(False)
+    drawn = torch.Generator().manual_seed(3)
+    model[0].weight.copy_(torch.rand(12, generator=drawn))
+    x = torch.randn((3, 5, 12), generator=drawn)
+    x[0, 0] = 0.0
+    wanted = outputs(model, x)
+    use_faster_kernels(model, CPU, limited=True)
+    assert type(model[0]) is RmsNorm
+    for found, one in zip(outputs(model, x), wanted, strict=True):
+        torch.testing.assert_close(found, one, rtol=1e-5, atol=1e-6)
+
+
+def test_norms_in_half_precision_are_left_alone():
+    model = nn.Sequential(LlamaRMSNorm(12)).bfloat16()
+    use_faster_kernels(model, CPU, limited=True)
+    assert type(model[0]) is LlamaRMSNorm
+
+
+@pytest.mark.parametrize(
+    ("maker", "family", "faster"),
+    [("AuthenticAMD", 25, False), ("AuthenticAMD", 26, True), ("GenuineIntel", 26, False)],
+)
+def test_one_dnn_is_for_amd_since_zen_5(maker, family, faster):
+    cpuinfo = f"processor\t: 0\nvendor_id\t: {maker}\ncpu family\t: {family}\nmodel\t\t: 17\n"
+    assert kernels._is_zen_5(cpuinfo) is faster

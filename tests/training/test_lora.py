@@ -1,9 +1,12 @@
 """Adapters on a base that is never written to."""
 
+import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from hpo.training.base.lora import LoraBase
+from hpo.training.base.lowrank import Part, adapted
 from hpo.training.tasks.captioning import QFORMER
 from hpo.training.trial.trial import new_adapter
 from tests.training.conftest import attempt, val_loss_of
@@ -41,3 +44,29 @@ def test_dropout_comes_from_the_trial_alone(bench, order, ear):
 
     assert losses(5, disturb=1) == losses(5, disturb=2)
     assert losses(5, disturb=1) != losses(6, disturb=1)
+
+
+@pytest.mark.parametrize("rows", [2, 30])
+def test_a_part_adds_the_same_whether_it_learns_or_only_answers(rows):
+    """Of many rows it is merged into the weights, where nothing is learnt."""
+    drawn = torch.Generator().manual_seed(0)
+    base = nn.Linear(6, 10).requires_grad_(False)
+    a, b = torch.randn(3, 6, generator=drawn), torch.randn(3, 10, generator=drawn)
+    part = Part(a=a.requires_grad_(), b=b.requires_grad_(), scale=0.7, keep=None)
+    x = torch.randn(rows, 6, generator=drawn)
+    learning = adapted(base, x, [rows], [part])
+    assert learning.requires_grad
+    with torch.no_grad():
+        answering = adapted(base, x, [rows], [part])
+    wanted = base(x) + 0.7 * x @ a.T @ b
+    torch.testing.assert_close(learning, wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(answering, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_rows_without_a_part_stay_as_the_base_has_them():
+    base = nn.Linear(6, 10).requires_grad_(False)
+    part = Part(a=torch.ones(3, 6), b=torch.ones(3, 10), scale=1.0, keep=None)
+    x = torch.randn(7, 6, generator=torch.Generator().manual_seed(0))
+    found = adapted(base, x, [4, 3], [None, part])
+    assert torch.equal(found[:4], base(x)[:4])
+    assert (found[4:] != base(x)[4:]).all()

@@ -10,7 +10,6 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -33,12 +32,17 @@ class Attached:
 
     def compute(self, index: int, base: nn.Linear, x: Tensor) -> Tensor:
         """(B, ..., out) of layer `index` for x (B, ..., in), adapters included."""
-        flat = x.flatten(0, -2)
-        parts = self._parts(index, x, each=len(flat) // len(x)) if self.adapters else []
-        if not parts:
+        parts = [
+            adapter.part(index, (rows, *x.shape[1:]), self.longest)
+            for adapter, rows in zip(self.adapters, self.rows, strict=False)
+        ]
+        if not any(parts):
             result: Tensor = base(x)
             return result
-        return adapted(base, flat, parts).view(*x.shape[:-1], -1)
+        flat = x.flatten(0, -2)
+        each = len(flat) // len(x)  # rows of the flat input for a row of the batch
+        result = adapted(base, flat, [rows * each for rows in self.rows], parts)
+        return result.view(*x.shape[:-1], -1)
 
     def head(self, base: nn.Linear, x: Tensor) -> Tensor:
         """(B, ..., out) of the head for x (B, ..., in): of each trial's own."""
@@ -47,15 +51,6 @@ class Attached:
             return result
         own = zip(self.adapters, torch.split(x, self.rows), strict=True)
         return torch.cat([adapter.head(rows) for adapter, rows in own])
-
-    def _parts(self, index: int, x: Tensor, *, each: int) -> list[Part]:
-        """What adapters add to a layer; `each`: rows of the flat input for a row of the batch."""
-        firsts = accumulate(self.rows, initial=0)
-        found = [
-            adapter.part(index, x[first : first + rows], first * each, self.longest)
-            for adapter, rows, first in zip(self.adapters, self.rows, firsts, strict=False)
-        ]
-        return [part for part in found if part is not None]
 
 
 class LoraLinear(nn.Module):
@@ -204,13 +199,14 @@ class Adapter:
         self.training = True
         self.layers = base.covered(last_n)
         self._places = {layer: 2 * place for place, layer in enumerate(self.layers)}
-        low_rank = [s for i, o in base.shapes(last_n) for s in ((rank, i), (o, rank))]
+        low_rank = [s for i, o in base.shapes(last_n) for s in ((rank, i), (rank, o))]
         head = base.head_tensors()
         self._shapes: list[tuple[int, ...]] = [*low_rank, *(tuple(t.shape) for t in head)]
         self.generator = torch.Generator(device).manual_seed(seed)
         flat = self._initial(torch.Generator().manual_seed(seed), len(low_rank), head)
         self.flat = nn.Parameter(flat.to(device=device, dtype=dtype))
-        self.weights = [view.requires_grad_() for view in self.tensors(self.flat.detach())]
+        self.weights = [view.requires_grad_() for view in self._views(self.flat.detach())]
+        """A, B transposed, A, B transposed, ... of its layers, then the head's."""
 
     def _initial(self, generator: torch.Generator, low_rank: int, head: list[Tensor]) -> Tensor:
         """A as PEFT draws it (Kaiming uniform, a = sqrt 5), B zero; on the CPU, in float32."""
@@ -225,6 +221,12 @@ class Adapter:
 
     def tensors(self, flat: Tensor) -> list[Tensor]:
         """A, B, A, B, ... of its layers, then the head's, as views into a flat tensor (P,)."""
+        views = self._views(flat)
+        for place in range(1, 2 * len(self.layers), 2):
+            views[place] = views[place].t()
+        return views
+
+    def _views(self, flat: Tensor) -> list[Tensor]:
         pieces = torch.split(flat, [math.prod(shape) for shape in self._shapes])
         return [piece.view(s) for piece, s in zip(pieces, self._shapes, strict=True)]
 
@@ -233,11 +235,11 @@ class Adapter:
         gradient = torch.cat([one.flatten() for one in gradients])
         self.flat.grad = gradient if self.flat.grad is None else self.flat.grad.add_(gradient)
 
-    def part(self, index: int, x: Tensor, first: int, longest: int) -> Part | None:
-        """What it adds to layer `index` for its rows x (B, ..., in); None if it has none there.
+    def part(self, index: int, shape: tuple[int, ...], longest: int) -> Part | None:
+        """What it adds to layer `index`; None if it has none there.
 
         Args:
-            first: of its rows in the flat input of the layer.
+            shape: of its rows of the layer's input, (B, ..., in).
             longest: tokens that dropout is drawn for at least.
         """
         place = self._places.get(index)
@@ -247,9 +249,7 @@ class Adapter:
             a=self.weights[place],
             b=self.weights[place + 1],
             scale=self.alpha / self.rank,
-            keep=self._keep(x, longest),
-            first=first,
-            rows=x[..., 0].numel(),
+            keep=self._keep(shape, longest),
         )
 
     def head(self, x: Tensor) -> Tensor:
@@ -257,14 +257,14 @@ class Adapter:
         weight, *bias = self.weights[2 * len(self.layers) :]
         return functional.linear(x.to(weight.dtype), weight, *bias)
 
-    def _keep(self, x: Tensor, longest: int) -> Tensor | None:
+    def _keep(self, shape: tuple[int, ...], longest: int) -> Tensor | None:
         """Dropout (N, in) from the trial's own generator, so that no other trial changes it."""
         if not self.training or self.dropout == 0.0:
             return None
-        shape = list(x.shape)
-        if x.dim() == 3:
-            shape[1] = max(shape[1], longest)
-        keep = torch.empty(shape, dtype=self.flat.dtype, device=x.device)
+        drawn = list(shape)
+        if len(shape) == 3:
+            drawn[1] = max(shape[1], longest)
+        keep = torch.empty(drawn, dtype=self.flat.dtype, device=self.flat.device)
         keep.bernoulli_(1.0 - self.dropout, generator=self.generator)
-        keep = keep[:, : x.shape[1]] if x.dim() == 3 else keep
+        keep = keep[:, : shape[1]] if len(shape) == 3 else keep
         return keep.flatten(0, -2).div_(1.0 - self.dropout)

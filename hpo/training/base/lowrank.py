@@ -7,6 +7,7 @@ long for them the other way round.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, cast
 
 import torch
@@ -16,27 +17,42 @@ from torch.autograd.function import once_differentiable
 from hpo.training.base.kernels import gradient_product, product
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
     """What one trial adds: `scale * dropped(x) A^T B^T` on its own rows."""
 
     a: Tensor
     """(r, in)."""
     b: Tensor
-    """(out, r)."""
+    """(r, out): B transposed."""
     scale: float
     keep: Tensor | None
     """(n, in): 0 where dropout strikes, else 1 / (1 - dropout); None without dropout."""
-    first: int
-    """The first of its rows."""
-    rows: int
 
 
-def adapted(base: nn.Linear, x: Tensor, parts: Sequence[Part]) -> Tensor:
-    """(N, in) -> (N, out): the base of all rows, each part added to its own."""
-    weights = [weight for part in parts for weight in (part.a, part.b)]
-    result = _Adapted.apply(x, base, parts, *weights)  # type: ignore[no-untyped-call]
+def adapted(
+    base: nn.Linear, x: Tensor, rows: Sequence[int], parts: Sequence[Part | None]
+) -> Tensor:
+    """(N, in) -> (N, out): the base of all rows, each part added to its own.
+
+    Args:
+        rows: how many each part has, one after the other.
+        parts: None for rows that get nothing.
+    """
+    if len(parts) == 1 and (part := parts[0]) and _is_better_merged(base, x, part):
+        merged = torch.addmm(base.weight, part.b.t(), part.a, alpha=part.scale)
+        return product(base, x, merged)
+    weights = [weight for part in parts if part for weight in (part.a, part.b)]
+    result = _Adapted.apply(x, base, rows, parts, *weights)  # type: ignore[no-untyped-call]
     return cast(Tensor, result)
+
+
+def _is_better_merged(base: nn.Linear, x: Tensor, part: Part) -> bool:
+    """Whether W + BA is had with fewer operations than the part's own product, and as exact."""
+    inputs, outputs = base.in_features, base.out_features
+    learns = torch.is_grad_enabled() or part.keep is not None
+    many = len(x) * (inputs + outputs) > inputs * outputs
+    return many and not learns and base.weight.dtype == torch.float32 == part.a.dtype
 
 
 class _Adapted(torch.autograd.Function):
@@ -45,54 +61,62 @@ class _Adapted(torch.autograd.Function):
         ctx: Any,
         x: Tensor,
         base: nn.Linear,
-        parts: Sequence[Part],
+        rows: Sequence[int],
+        parts: Sequence[Part | None],
         *weights: Tensor,
     ) -> Tensor:
         result = product(base, x)
         wide = result.to(weights[0].dtype)
-        kept = []
-        for part in parts:
-            own = slice(part.first, part.first + part.rows)
-            dropped = x[own].to(part.a.dtype)
+        kept: list[Tensor] = []
+        for part, own, added in zip(parts, _split(x, rows), _split(wide, rows), strict=True):
+            if part is None:
+                continue
+            dropped = own.to(part.a.dtype)
             dropped = dropped if part.keep is None else dropped * part.keep
-            low_rank = part.a @ dropped.t()
-            wide[own].addmm_(low_rank.t(), part.b.t(), alpha=part.scale)
-            kept += [dropped, low_rank]
-        ctx.base = base
-        ctx.places = [(part.first, part.rows, part.scale) for part in parts]
-        ctx.drops = [part.keep is not None for part in parts]
-        masks = [part.keep for part in parts if part.keep is not None]
-        ctx.save_for_backward(*weights, *kept, *masks)
+            low_rank = part.a.mm(dropped.t())
+            added.addmm_(low_rank.t(), part.b, alpha=part.scale)
+            kept += (dropped, low_rank)
+        ctx.base, ctx.rows, ctx.parts = base, rows, parts
+        ctx.save_for_backward(*kept)
         return wide.to(result.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        count, saved = len(ctx.places), ctx.saved_tensors
-        weights, kept = _pairs(saved[: 2 * count]), _pairs(saved[2 * count : 4 * count])
-        masks = iter(saved[4 * count :])
+        kept = _pairs(ctx.saved_tensors)
         to_x = gradient_product(ctx.base, gradient) if ctx.needs_input_grad[0] else None
+        to_own = repeat(None) if to_x is None else _split(to_x, ctx.rows)
         to_weights: list[Tensor] = []
-        for (a, b), (dropped, low_rank), (first, rows, scale), drops in zip(
-            weights, kept, ctx.places, ctx.drops, strict=True
-        ):
-            own = gradient[first : first + rows].to(a.dtype)
-            to_low_rank = (b.t() @ own.t()).mul_(scale)
-            to_weights += [to_low_rank @ dropped, (low_rank @ own).mul_(scale).t()]
-            mask = next(masks) if drops else None
-            if to_x is not None:
-                _add(to_x[first : first + rows], to_low_rank, a, mask)
-        return to_x, None, None, *to_weights
+        for part, own, to in zip(ctx.parts, _split(gradient, ctx.rows), to_own, strict=False):
+            if part is None:
+                continue
+            dropped, low_rank = next(kept)
+            own = own.to(part.a.dtype)
+            to_low_rank = _scaled(part.b, own.t(), part.scale)
+            to_weights += (to_low_rank.mm(dropped), _scaled(low_rank, own, part.scale))
+            if to is not None:
+                _add(to, to_low_rank.t(), part)
+        del ctx.parts  # masks are let go of layer by layer
+        return to_x, None, None, None, *to_weights
 
 
 def _pairs(tensors: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
     return zip(tensors[::2], tensors[1::2], strict=True)
 
 
-def _add(to_x: Tensor, to_low_rank: Tensor, a: Tensor, mask: Tensor | None) -> None:
-    """Adds the gradient of the dropped-out input (n, in) to that of the input, in place."""
-    if mask is None and to_x.dtype == a.dtype:
-        to_x.addmm_(to_low_rank.t(), a)
+def _split(x: Tensor, rows: Sequence[int]) -> tuple[Tensor, ...]:
+    return torch.split(x, list(rows))
+
+
+def _scaled(left: Tensor, right: Tensor, scale: float) -> Tensor:
+    """Their product times a number, in one operation."""
+    return torch.addmm(left.new_empty(()), left, right, beta=0.0, alpha=scale)
+
+
+def _add(to_x: Tensor, to_low_rank: Tensor, part: Part) -> None:
+    """Adds the gradient of a part's input (n, in) to that of the layer's, in place."""
+    if part.keep is None and to_x.dtype == part.a.dtype:
+        to_x.addmm_(to_low_rank, part.a)
         return
-    added = to_low_rank.t() @ a
-    to_x.add_(added if mask is None else added.mul_(mask))
+    added = to_low_rank.mm(part.a)
+    to_x.add_(added if part.keep is None else added.mul_(part.keep))

@@ -72,16 +72,12 @@ def identity_of(tower: nn.Module, config: Any, image_processor: Any, **more: str
         "weights": _digest(tower),
         "tower": config.to_json_string(),
         "products": torch.get_float32_matmul_precision(),
-        "linear": " ".join(sorted({type(m).__name__ for m in _linears(tower)})),
+        "kinds": " ".join(sorted({type(module).__name__ for module in tower.modules()})),
         "pillow": PIL.__version__,
         "pixels": image_processor.to_json_string(),
         **more,
     }
     return json.dumps(parts, sort_keys=True)
-
-
-def _linears(module: nn.Module) -> list[nn.Module]:
-    return [part for part in module.modules() if isinstance(part, nn.Linear)]
 
 
 def _digest(module: nn.Module) -> str:
