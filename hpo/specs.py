@@ -289,6 +289,18 @@ class StudySpec(Spec):
     space: dict[str, Param] = {}
     """The search space by parameter."""
 
+    @property
+    def last_n(self) -> int | None:
+        """The most blocks, counted from the last, that a trial may adapt; None for all."""
+        match self.space.get("last_n"):
+            case ConstantParam(value=int(value)):
+                return value
+            case IntParam(high=high):
+                return high
+            case CategoricalParam(choices=choices):
+                return max(int(choice) for choice in choices)
+        return None
+
 
 class TrialOrder(Spec):
     """One trial as the runner gets it."""

@@ -5,7 +5,6 @@ import os
 import platform
 import random
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,11 +15,11 @@ from hpo.data import Examples, read_examples
 from hpo.errors import HpoError, MissingError
 from hpo.protocol import BaseFacts, Setup
 from hpo.specs import Objective
-from hpo.training.base.features import build
 from hpo.training.base.forward import Forward, alone, compute
 from hpo.training.base.kernels import use_faster_kernels
 from hpo.training.base.lora import LoraBase
 from hpo.training.base.losses import NonFiniteError
+from hpo.training.cache import cache_features, share
 from hpo.training.memory.gauge import MemoryGauge
 from hpo.training.memory.prediction import MemoryModel
 from hpo.training.memory.probe import count, one_row_order
@@ -31,8 +30,6 @@ from hpo.training.trial.trial import Bench, new_adapter
 BASE_DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "float16": torch.float16}
 ADAPTER_DTYPES = {"float32": torch.float32, "bf16": torch.float32, "float16": torch.float16}
 CACHE_BYTES = 512 << 20  # of preprocessed images
-CACHE_SHARE = 8  # part of a memory limit that a cache may take is one in so many
-FREE_SHARE = 0.1  # of a GPU's free memory that outputs of the prefix may take
 
 
 def seed_everything(seed: int) -> None:
@@ -73,20 +70,14 @@ def set_up(setup: Setup) -> tuple[Bench, BaseFacts]:
     device = pick_device(gpu=setup.gpu)
     gauge = MemoryGauge(device, setup.memory_limit_bytes)
     examples = read_examples(study.data)
-    source = Source(
-        model=study.model,
-        data=study.data,
-        examples=examples,
-        device=device,
-        dtype=BASE_DTYPES[study.model.precision],
-        cache_bytes=_share(setup, CACHE_BYTES),
-    )
-    task = load_task(study.task, source)
+    task = _load(setup, examples, device)
     use_faster_kernels(task.model, device, limited=setup.memory_limit_bytes is not None)
     _hold_objective(study.objective, task)
     base_parameters = sum(p.numel() for p in task.model.parameters())
     train, val = task.encode(examples.train), task.encode(examples.val)
-    base = LoraBase(task.model, task.target_pattern, head=task.head, longest=task.longest)
+    base = LoraBase(
+        task.model, task.target_pattern, head=task.head, longest=task.longest, last_n=study.last_n
+    )
     bench = Bench(
         study=study,
         task=task,
@@ -119,38 +110,18 @@ def set_up(setup: Setup) -> tuple[Bench, BaseFacts]:
     return bench, facts
 
 
-def cache_features(bench: Bench, examples: Examples, setup: Setup) -> str:
-    """Computes the frozen prefix once for all images, where no adapter touches it; says so."""
-    task, limits = bench.task, setup.study.limits
-    if task.prefix is None:
-        return "no part of the base goes first for all trials alike: nothing is cached"
-    if bench.base.touches(task.prefix) or limits.cache_gb == 0:
-        return f"the {task.prefix} is computed at every step"
-    features = build(
-        task.frozen_prefix(),
-        [*examples.train, *examples.val],
-        folder=Path(setup.cache_dir) if setup.cache_dir else None,
-        limit_bytes=_share(setup, int(limits.cache_gb * (1 << 30))),
+def _load(setup: Setup, examples: Examples, device: torch.device) -> Task:
+    study = setup.study
+    source = Source(
+        model=study.model,
+        data=study.data,
+        examples=examples,
+        device=device,
+        dtype=BASE_DTYPES[study.model.precision],
+        cache_bytes=share(setup, CACHE_BYTES),
+        last_n=study.last_n,
     )
-    if features is None:
-        why = "its outputs exceed limits.cache_gb, or no image can be read"
-        return f"the {task.prefix} is computed at every step: {why}"
-    if bench.device.type == "cuda" and features.nbytes < FREE_SHARE * _free(bench.device):
-        features.to(bench.device)
-    task.use(features)
-    return f"{len(features.index)} images went through the {task.prefix} once for all trials"
-
-
-def _share(setup: Setup, most_bytes: int) -> int:
-    """What a cache may take: under a memory limit, a part of it at most."""
-    if setup.memory_limit_bytes is None:
-        return most_bytes
-    return min(most_bytes, setup.memory_limit_bytes // CACHE_SHARE)
-
-
-def _free(device: torch.device) -> int:
-    """Bytes of a GPU's memory that nobody holds."""
-    return torch.cuda.mem_get_info(device)[0]
+    return load_task(study.task, source)
 
 
 def verify(task: Task, base: LoraBase) -> list[str]:

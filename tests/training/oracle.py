@@ -29,6 +29,8 @@ class Subject:
     settings: tuple[str, ...]
     changes: dict[str, Any]
     """Of a trial's configuration, so that all that the task has is in it."""
+    cached: tuple[str, ...]
+    """Settings under which a part of the base goes first for all trials alike."""
     memory_limit: int
     """Bytes that hold base and small batches, but no batch of `TOO_LARGE`."""
     stock: Callable[..., torch.nn.Module]
@@ -118,6 +120,7 @@ SUBJECTS = {
         study="rsicap",
         settings=("data.samples=40", "trial.epochs=1", "trial.evals=2", "known=[]"),
         changes={},
+        cached=(),
         memory_limit=220_000_000,
         stock=stock_captioner,
         losses=caption_losses,
@@ -126,6 +129,7 @@ SUBJECTS = {
         study="classify",
         settings=("data.samples=100", "trial.epochs=1", "trial.evals=2", "known=[]"),
         changes={"class_weight": 0.7, "weight_decay": 0.1, "last_n": 2},
+        cached=("space.last_n=2",),
         memory_limit=240_000_000,
         stock=stock_classifier,
         losses=label_losses,
@@ -134,6 +138,7 @@ SUBJECTS = {
         study="kvasir",
         settings=("data.samples=60", "trial.epochs=1", "trial.evals=2", "known=[]"),
         changes={"stage_1": 0.5, "weight_decay": 0.1},
+        cached=(),
         memory_limit=120_000_000,
         stock=stock_answerer,
         losses=answer_losses,

@@ -1,5 +1,8 @@
 """Sequence classification: what is trained, weighed and scored, and when a trial ends early."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -30,6 +33,46 @@ def test_only_adapter_and_head_are_trained(bench):
     assert bench.base.trainable(8, 1) == head + (everything - head) // blocks
     assert all(".layers.3." in bench.base.names[layer] for layer in bench.base.covered(1))
     assert len(bench.base.covered(1)) == 4
+
+
+@pytest.fixture(scope="module")
+def narrow():
+    """A study in which only the last layer but one and the last may have adapters."""
+    return bench_of("space.last_n.high=2")
+
+
+def test_blocks_before_the_first_adapted_one_are_computed_once(bench, narrow):
+    assert not bench.task.prefix
+    assert narrow.task.prefix == ("model.layers.0", "model.layers.1")
+    assert not any(map(narrow.base.touches, narrow.task.prefix))
+    blocks = narrow.task.model.get_submodule("model.layers")
+    assert [sum(1 for _ in block.parameters()) > 0 for block in blocks] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+
+
+@pytest.mark.parametrize("last_n", [1, 2])
+def test_trials_of_fewer_layers_find_the_same_beside_known_blocks(bench, narrow, order, last_n):
+    heard = [Ear(), Ear()]
+    for number, (one, ear) in enumerate(zip((bench, narrow), heard, strict=True)):
+        changed = order(number, seed_number=0, last_n=last_n, lora_dropout=0.1)
+        assert attempt(one, changed, ear.listener).fault is None
+    torch.testing.assert_close(heard[0].losses, heard[1].losses, rtol=0, atol=1e-6)
+
+
+def test_an_adapter_of_the_last_layers_is_exported_with_their_names(narrow, order):
+    trial = order(last_n=2)
+    assert attempt(narrow, trial, Ear().listener).fault is None
+    exported = json.loads(Path(trial.folder, "adapter", "adapter_config.json").read_text())
+    assert sorted(exported["target_modules"]) == sorted(narrow.base.names)
+
+
+def test_more_layers_than_the_study_has_room_in_are_refused(narrow, order):
+    fault = attempt(narrow, order(last_n=3), Ear().listener).fault
+    assert fault is not None and "the last 2 layers at most" in fault.reason
 
 
 def test_a_trial_that_gets_no_better_ends_early(order):

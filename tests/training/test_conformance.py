@@ -68,13 +68,13 @@ def test_packed_equals_alone_whatever_is_beside_it(subject, bench, order):
         same(ours, theirs)
 
 
-def test_cached_equals_uncached(subject, bench, order):
-    if bench.task.prefix is None:
-        pytest.skip("nothing of this base goes first for all trials alike")
-    plain, facts = make_bench(*subject.settings, "limits.cache_gb=0", study=subject.study)
+def test_cached_equals_uncached(subject, order):
+    settings = (*subject.settings, *subject.cached)
+    cached, _ = make_bench(*settings, study=subject.study)
+    plain, facts = make_bench(*settings, "limits.cache_gb=0", study=subject.study)
     assert any("computed at every step" in check for check in facts.checks)
     ours, theirs = Ear(), Ear()
-    attempt(bench, order(0, **subject.changes), ours.listener)
+    attempt(cached, order(0, **subject.changes), ours.listener)
     attempt(plain, order(1, seed_number=0, **subject.changes), theirs.listener)
     torch.testing.assert_close(ours.losses, theirs.losses, rtol=0, atol=1e-6)
     same(ours, theirs)

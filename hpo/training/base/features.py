@@ -1,7 +1,8 @@
-"""What the frozen prefix of a base makes of each image, computed once for all trials.
+"""What the frozen prefix of a base makes of each image or text, computed once for all trials.
 
 A vision tower without adapters gives the same output for an image in every step of every trial;
-of InstructBLIP it is 38% of a training step and over half of an evaluation. The outputs lie in
+of InstructBLIP it is 38% of a training step and over half of an evaluation. So do the blocks of a
+language model before the first that has adapters, for a text. The outputs lie in
 memory, or in a file of the host that all runners map, so that its pages are shared. The file's
 name is the hash of all that its content depends on, and its checksum lies beside it.
 """
@@ -27,7 +28,7 @@ from hpo.errors import DataError
 
 PATIENCE_S = 1800.0  # what others may take to compute
 LOOK_S = 0.02
-SLOT = 8  # images of one pass: always so many, as results may depend on it in the last bit
+SLOT = 8  # inputs of one pass: always so many, as results may depend on it in the last bit
 
 
 @dataclass(kw_only=True)
@@ -35,16 +36,16 @@ class Prefix:
     """The frozen first part of a base, with what goes into it."""
 
     identity: str
-    """All that its output depends on but the image: weights, precision, preprocessing, device."""
+    """All that its output depends on but the input: weights, precision, preprocessing, device."""
     read: Callable[[Example], Any]
     """An example's input; raises DataError where its image is missing or broken."""
     forward: Callable[[Sequence[Any]], Sequence[Tensor]]
-    """Inputs -> outputs (N, D), on the device; N may differ from image to image."""
+    """Inputs -> outputs (N, D), on the device; N may differ from input to input."""
 
 
 @dataclass(kw_only=True)
 class Features:
-    """Outputs (N, D) of images by name."""
+    """Outputs (N, D) of images or texts by name."""
 
     values: list[Tensor]
     index: dict[str, int]

@@ -7,7 +7,6 @@ answers as if nothing had been wrapped. A head, where there is one, is each tria
 """
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -16,9 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hpo.errors import MissingError
+from hpo.training.base.blocks import adaptable, in_last_blocks
 from hpo.training.base.lowrank import Part, adapted
-
-BLOCK = re.compile(r"\.(\d+)\.")
 
 
 class Attached:
@@ -84,23 +82,32 @@ class LoraBase:
     """A model whose target Linears are wrapped; `unwrap` puts everything back."""
 
     def __init__(
-        self, model: nn.Module, pattern: str, *, head: str | None = None, longest: int = 0
+        self,
+        model: nn.Module,
+        pattern: str,
+        *,
+        head: str | None = None,
+        longest: int = 0,
+        last_n: int | None = None,
     ) -> None:
-        """`longest`: tokens that dropout is drawn for, where rows are padded to others' length."""
+        """Wraps.
+
+        Args:
+            longest: tokens that dropout is drawn for, where rows are padded to others' length.
+            last_n: blocks, counted from the last, that may hold adapters; None for all.
+        """
         self.model = model
-        found = [
-            (name, module)
-            for name, module in model.named_modules()
-            if isinstance(module, nn.Linear) and re.match(pattern, name) and name != head
-        ]
+        found = adaptable(model, pattern, last_n, head=head)
         if not found:
             raise MissingError(
                 f"model.adapt: no Linear of this model matches {pattern}; give another expression"
             )
+        self.whole = last_n is None or len(found) == len(adaptable(model, pattern, None, head=head))
+        """Whether every Linear that matches is wrapped."""
         self._attached = Attached()
         self._attached.longest = longest
-        self.names = [name for name, _ in found]
-        self.layers = [LoraLinear(m, i, self._attached) for i, (_, m) in enumerate(found)]
+        self.names = list(found)
+        self.layers = [LoraLinear(m, i, self._attached) for i, m in enumerate(found.values())]
         for name, layer in zip(self.names, self.layers, strict=True):
             self._replace(name, layer)
         self.head_name = head
@@ -142,11 +149,7 @@ class LoraBase:
 
     def covered(self, last_n: int | None) -> list[int]:
         """Which adapted layers an adapter of the last `last_n` blocks has; None for all."""
-        if last_n is None:
-            return list(range(len(self.names)))
-        blocks = [_block(name) for name in self.names]
-        kept = sorted(set(blocks))[-last_n:]
-        return [index for index, block in enumerate(blocks) if block in kept]
+        return in_last_blocks(self.names, last_n)
 
     def shapes(self, last_n: int | None = None) -> list[tuple[int, int]]:
         """(in, out) of every adapted Linear."""
@@ -168,12 +171,6 @@ class LoraBase:
     def _replace(self, name: str, module: nn.Module) -> None:
         parent, _, child = name.rpartition(".")
         setattr(self.model.get_submodule(parent), child, module)
-
-
-def _block(name: str) -> int:
-    """The number of the block that a module lies in; 0 where its name has none."""
-    numbers = BLOCK.findall(name)
-    return int(numbers[0]) if numbers else 0
 
 
 class Adapter:

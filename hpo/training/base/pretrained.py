@@ -62,8 +62,8 @@ def load_pretrained(
     return stock, processor
 
 
-def identity_of(tower: nn.Module, config: Any, image_processor: Any, **more: str) -> str:
-    """All that the outputs of a vision tower depend on but the image, as text."""
+def identity_of(tower: nn.Module, config: Any, preprocessing: str, **more: str) -> str:
+    """All that the outputs of a frozen module depend on but the image or text, as text."""
     device = next(tower.parameters()).device
     parts = {
         "transformers": transformers.__version__,
@@ -74,7 +74,7 @@ def identity_of(tower: nn.Module, config: Any, image_processor: Any, **more: str
         "products": torch.get_float32_matmul_precision(),
         "kinds": " ".join(sorted({type(module).__name__ for module in tower.modules()})),
         "pillow": PIL.__version__,
-        "pixels": image_processor.to_json_string(),
+        "preprocessing": preprocessing,
         **more,
     }
     return json.dumps(parts, sort_keys=True)

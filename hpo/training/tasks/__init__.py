@@ -45,9 +45,9 @@ class Task(Protocol):
     """Name of the only part that may hold them; empty where any may."""
     head: str | None
     """Name of a Linear that every trial trains as a whole, from the base's weights on."""
-    prefix: str | None
-    """Name of the module that images go through first. Its output can be computed once for all
-    trials, as long as no adapter lies in it."""
+    prefix: tuple[str, ...]
+    """Names of the modules that inputs go through first; none where there are no such. Their
+    output can be computed once for all trials, as long as no adapter lies in them."""
     longest: int
     """Tokens of the longest training row, where shapes of adapted layers depend on the other rows
     of a batch; else 0. Dropout is drawn for so many, so that it never depends on other rows."""
@@ -67,7 +67,7 @@ class Task(Protocol):
         """A batch on the device. Raises DataError for an image that cannot be read."""
 
     def frozen_prefix(self) -> Prefix:
-        """The module `prefix` and what goes into it."""
+        """The modules of `prefix` and what goes into them."""
 
     def use(self, features: Features) -> None:
         """Takes outputs of `prefix` from here from now on, and lets go of its weights."""
@@ -106,6 +106,8 @@ class Source:
     dtype: torch.dtype
     cache_bytes: int
     """What it may keep of preprocessed inputs."""
+    last_n: int | None = None
+    """The most blocks, counted from the last, that a trial may adapt; None for all."""
 
 
 def load_task(name: str, source: Source) -> Task:

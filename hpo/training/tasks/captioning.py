@@ -66,7 +66,7 @@ class Captioning:
 
     target_scope = ""
     head = None
-    prefix = "vision_model"
+    prefix = ("vision_model",)
     metrics = ()
     generates = True
 
@@ -105,7 +105,7 @@ class Captioning:
     def frozen_prefix(self) -> Prefix:
         """The vision tower and what goes into it."""
         tower, device = self._stock.vision_model, self._stock.device
-        images = self._processor.image_processor
+        images = self._processor.image_processor.to_json_string()
 
         def forward(pixels: Sequence[Tensor]) -> Sequence[Tensor]:
             batch = torch.stack(list(pixels)).to(device, self._stock.dtype)

@@ -3,6 +3,7 @@
 Every trial trains a head of its own beside its adapter, from the same first weights on.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hpo.data import Example
@@ -19,9 +21,10 @@ from hpo.data.labels import labels
 from hpo.errors import DataError, MissingError
 from hpo.specs import TrialConfig
 from hpo.training.base.batch import send
-from hpo.training.base.features import Features, Prefix
+from hpo.training.base.blocks import Known, adaptable, blocks_before, stand_in
+from hpo.training.base.features import SLOT, Features, Prefix
 from hpo.training.base.losses import Losses, row_sums
-from hpo.training.base.pretrained import load_pretrained
+from hpo.training.base.pretrained import identity_of, load_pretrained
 from hpo.training.base.scores import f_beta, scores
 from hpo.training.tasks import Row, Scorer, Source, require, targets_of
 
@@ -38,6 +41,7 @@ TARGETS = {"attention": ATTENTION, "attention+mlp": f"(?:{ATTENTION})|(?:{MLP})"
 class TextRow:
     """A text as token ids, and the number of its label."""
 
+    example: Example
     ids: list[int]
     label: int
     targets: int = 1
@@ -53,7 +57,6 @@ class Classification:
     """A frozen backbone, its head and its tokenizer."""
 
     target_scope = ""
-    prefix = None
     metrics = ("accuracy", "macro_f1", "f_beta")
     generates = False
 
@@ -62,6 +65,10 @@ class Classification:
         self.target_pattern = targets_of(source.model.adapt, TARGETS)
         self.head: str | None = head
         self.longest = 0
+        names = list(adaptable(model, self.target_pattern, source.last_n, head=head))
+        self.prefix = blocks_before(names)
+        self._features: Features | None = None
+        self._known = Known()
         self._stock, self._tokenizer = model, tokenizer
         self._max_length = source.data.max_length
         self.labels = {name: number for number, name in enumerate(labels(source.examples))}
@@ -78,35 +85,61 @@ class Classification:
     def encode(self, examples: Sequence[Example]) -> list[Row]:
         """Token ids of the texts, cut at `data.max_length` tokens."""
         rows = [
-            TextRow(
-                ids=self._tokenizer(
-                    example.prompt, truncation=True, max_length=self._max_length
-                ).input_ids,
-                label=self.labels[example.target],
-            )
+            TextRow(example=example, ids=self._ids(example), label=self.labels[example.target])
             for example in examples
         ]
         self.longest = max(self.longest, *(row.length for row in rows))
         return list(rows)
 
+    def _ids(self, example: Example) -> list[int]:
+        cut = self._tokenizer(example.prompt, truncation=True, max_length=self._max_length)
+        ids: list[int] = cut.input_ids
+        return ids
+
     def collate(self, rows: Sequence[TextRow]) -> dict[str, Tensor]:
-        """input_ids (B, T) padded on the right, attention_mask (B, T), labels (B,)."""
-        batch = self._tokenizer.pad(
-            {"input_ids": [row.ids for row in rows]}, padding=True, return_tensors="pt"
-        )
-        labels = torch.tensor([row.label for row in rows])
-        return send({**batch, "labels": labels}, self._stock.device)
+        """input_ids (B, T) padded on the right, attention_mask (B, T), labels (B,).
+
+        And `states` (B, T, D), what the first blocks made of the texts, where that is known.
+        """
+        batch = dict(self._padded([row.ids for row in rows]))
+        batch["labels"] = torch.tensor([row.label for row in rows])
+        if self._features is not None:
+            states = self._features.get([row.example for row in rows])
+            batch["states"] = pad_sequence(states, batch_first=True)
+        return send(batch, self._stock.device)
+
+    def _padded(self, ids: Sequence[list[int]]) -> Any:
+        return self._tokenizer.pad({"input_ids": list(ids)}, padding=True, return_tensors="pt")
 
     def frozen_prefix(self) -> Prefix:
-        """There is none: the first layers have adapters, too."""
-        raise NotImplementedError
+        """The blocks before the first adapted one, and the ids that go into them."""
+        backbone, known = self._stock.base_model, self._tokenizer.backend_tokenizer.to_str()
+
+        def forward(ids: Sequence[list[int]]) -> Sequence[Tensor]:
+            batch = self._padded(ids).to(self._stock.device)
+            made = backbone(**batch, output_hidden_states=True, use_cache=False).hidden_states
+            states_BTD = made[len(self.prefix)]
+            return [row[: len(own)] for row, own in zip(states_BTD, ids, strict=True)]
+
+        identity = identity_of(
+            backbone,
+            self._stock.config,
+            hashlib.sha256(known.encode()).hexdigest(),
+            together=f"{SLOT} texts",
+            blocks=str(len(self.prefix)),
+            longest=str(self._max_length),
+        )
+        return Prefix(identity=identity, read=self._ids, forward=forward)
 
     def use(self, features: Features) -> None:
-        """There is no prefix."""
-        raise NotImplementedError
+        """From now on outputs of the first blocks come from here; their weights are let go of."""
+        self._features = features
+        self._known = stand_in(self._stock, self.prefix)
 
     def losses(self, batch: dict[str, Tensor]) -> Losses:
         """Cross entropy of every row, not weighted, and the label that is answered."""
+        if "states" in batch:
+            self._known.states = batch["states"]
         logits_BC = self._stock(
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
         ).logits.float()

@@ -53,7 +53,7 @@ class Answering:
 
     target_scope = "language_model"
     head = None
-    prefix = "model.visual"
+    prefix = ("model.visual",)
     metrics = ("exact_match",)
     generates = True
 
@@ -145,7 +145,7 @@ class Answering:
         known = identity_of(
             tower,
             self._stock.config.vision_config,
-            self._processor.image_processor,
+            self._processor.image_processor.to_json_string(),
             longest_side=str(self._image_size),
         )
 

@@ -84,7 +84,7 @@ def export(
 
 def _targets(base: LoraBase, adapter: Adapter, pattern: str) -> str | list[str]:
     """The expression where it names all of the adapter's layers, else their names."""
-    if len(adapter.layers) == len(base.names):
+    if base.whole and len(adapter.layers) == len(base.names):
         return pattern
     return [base.names[layer] for layer in adapter.layers]
 

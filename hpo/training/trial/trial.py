@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from hpo.errors import DataError
 from hpo.protocol import Stop
 from hpo.specs import EvalPoint, Measures, Objective, Scalar, StudySpec, TrialOrder
 from hpo.training.base.lora import Adapter, LoraBase
@@ -204,8 +205,17 @@ def course(bench: Bench, order: TrialOrder) -> Course:
 
 
 def new_adapter(bench: Bench, order: TrialOrder) -> Adapter:
-    """A fresh adapter for a trial; its seed comes from the study's and the trial's."""
-    config = order.config
+    """A fresh adapter for a trial; its seed comes from the study's and the trial's.
+
+    Raises:
+        DataError: somebody enqueued it with more layers than the study's base has room in.
+    """
+    config, most = order.config, bench.study.last_n
+    if not bench.base.whole and most is not None and (config.last_n or 0) > most:
+        raise DataError(
+            f"last_n = {config.last_n}: in this study the last {most} layers at most have "
+            "adapters; widen space.last_n in a new study"
+        )
     return Adapter(
         bench.base,
         rank=config.lora_r,

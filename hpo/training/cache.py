@@ -1,0 +1,85 @@
+"""Computes once for all trials what the first part of a base makes of images or texts.
+
+Only where no adapter lies in that part; and its outputs are held against the base's own answers.
+"""
+
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hpo.data import Examples
+from hpo.errors import DataError, HpoError
+from hpo.protocol import Setup
+from hpo.training.base.features import build
+from hpo.training.base.forward import Forward, compute
+from hpo.training.trial.trial import Bench
+
+CACHE_SHARE = 8  # part of a memory limit that a cache may take is one in so many
+FREE_SHARE = 0.1  # of a GPU's free memory that outputs of the prefix may take
+EXACT = 1e-4  # difference of a loss in float32
+ROUGH = 0.05  # the same in half precision, where it hangs on what is beside a row
+
+
+def cache_features(bench: Bench, examples: Examples, setup: Setup) -> str:
+    """Computes the frozen prefix once for all trials, where no adapter touches it; says so.
+
+    Raises:
+        HpoError: with outputs that are known, the base answers something else.
+    """
+    task, limits = bench.task, setup.study.limits
+    if not task.prefix:
+        return "no part of the base goes first for all trials alike: nothing is cached"
+    first, last = task.prefix[0], task.prefix[-1]
+    where = f"the {first}" if first == last else f"{first} to {last}"
+    if any(map(bench.base.touches, task.prefix)) or limits.cache_gb == 0:
+        return f"{where} is computed at every step"
+    features = build(
+        task.frozen_prefix(),
+        [*examples.train, *examples.val],
+        folder=Path(setup.cache_dir) if setup.cache_dir else None,
+        limit_bytes=share(setup, int(limits.cache_gb * (1 << 30))),
+    )
+    if features is None:
+        why = "its outputs exceed limits.cache_gb, or no image can be read"
+        return f"{where} is computed at every step: {why}"
+    if bench.device.type == "cuda" and features.nbytes < FREE_SHARE * _free(bench.device):
+        features.to(bench.device)
+    before = _first_losses(bench)
+    task.use(features)
+    if not _are_the_same(before, _first_losses(bench), bench.study.model.precision):
+        raise HpoError(
+            f"the outputs of {where} cannot be computed beforehand for this model: its losses "
+            "become others; use --set limits.cache_gb=0"
+        )
+    inputs = "images" if examples.train[0].image else "texts"
+    return f"{len(features.index)} {inputs} went through {where} once for all trials"
+
+
+def _first_losses(bench: Bench) -> Tensor:
+    """Of the base alone on the first rows (B,); NaN where an image cannot be read."""
+    rows = bench.train[:2]
+    try:
+        return compute(bench.task, bench.base, [Forward(rows=rows, adapter=None)])[0].rows
+    except DataError:
+        return torch.full((len(rows),), math.nan)
+
+
+def _are_the_same(losses: Tensor, others: Tensor, precision: str) -> bool:
+    """As far as both are numbers."""
+    both = losses.isfinite() & others.isfinite()
+    exact = EXACT if precision == "float32" else ROUGH
+    return torch.allclose(losses[both], others[both], rtol=exact, atol=exact)
+
+
+def share(setup: Setup, most_bytes: int) -> int:
+    """What a cache may take: under a memory limit, a part of it at most."""
+    if setup.memory_limit_bytes is None:
+        return most_bytes
+    return min(most_bytes, setup.memory_limit_bytes // CACHE_SHARE)
+
+
+def _free(device: torch.device) -> int:
+    """Bytes of a GPU's memory that nobody holds."""
+    return torch.cuda.mem_get_info(device)[0]
