@@ -1,7 +1,8 @@
 """`python -m tests.benchmarks.cache`: what it saves to compute the frozen prefix once.
 
-A step with the outputs of the vision tower at hand against one that computes them, beside what
-the count of floating-point operations allows.
+A step with the outputs of the vision tower, or of a classifier's blocks before the first adapted
+one, at hand against one that computes them, beside what the count of floating-point operations
+allows.
 """
 
 import argparse
@@ -19,18 +20,21 @@ from tests.training.conftest import make_bench
 
 GOAL = 0.9
 TOLERANCE = 1e-6
-SETTINGS = ("data.samples=160",)
+STUDIES = {"rsicap": ("data.samples=160",), "classify": ("data.samples=160", "space.last_n=2")}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints and writes; 1 if the losses differ."""
     options = _parser().parse_args(arguments)
-    cached, plain = make_bench(*SETTINGS)[0], make_bench(*SETTINGS, "limits.cache_gb=0")[0]
-    rows = [
-        measure(cached, plain, batch, learns=learns, repeats=options.repeats)
-        for learns in (True, False)
-        for batch in options.batches
-    ]
+    rows = []
+    for study, settings in STUDIES.items():
+        cached = make_bench(*settings, study=study)[0]
+        plain = make_bench(*settings, "limits.cache_gb=0", study=study)[0]
+        rows += [
+            measure(cached, plain, batch, learns=learns, repeats=options.repeats)
+            for learns in (True, False)
+            for batch in options.batches
+        ]
     print(table([_shown(row) for row in rows]))
     print(f"goal: {GOAL:.0%} of what the operations allow, losses within {TOLERANCE:g}")
     if options.json:
@@ -59,6 +63,7 @@ def measure(
     taken = seconds({name: lambda way=way: losses(*way) for name, way in ways.items()}, repeats)
     gain, allowed = taken["plain"] / taken["cached"], flops["plain"] / flops["cached"]
     return {
+        "study": cached.study.name,
         "what": "training step" if learns else "evaluation",
         "batch": batch,
         "cached_ms": 1e3 * taken["cached"],
@@ -84,6 +89,7 @@ def _one_dnn_flops(x: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) 
 
 def _shown(row: dict[str, Any]) -> dict[str, str]:
     return {
+        "study": row["study"],
         "what": row["what"],
         "batch": str(row["batch"]),
         "with cache": f"{row['cached_ms']:.1f} ms",

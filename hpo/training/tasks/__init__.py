@@ -66,6 +66,9 @@ class Task(Protocol):
     def collate(self, rows: Sequence[Any]) -> dict[str, Tensor]:
         """A batch on the device. Raises DataError for an image that cannot be read."""
 
+    def expect(self, rows: Sequence[Any]) -> None:
+        """Begins to read what a batch of these rows needs: it is the next to be collated."""
+
     def frozen_prefix(self) -> Prefix:
         """The modules of `prefix` and what goes into them."""
 

@@ -102,6 +102,11 @@ class Captioning:
             self.longest = max(self.longest, *ids)
         return list(rows)
 
+    def expect(self, rows: Sequence[CaptionRow]) -> None:
+        """Begins to read their images, where outputs of the vision tower are not known."""
+        if self._features is None:
+            self._pixels.expect([row.example for row in rows])
+
     def frozen_prefix(self) -> Prefix:
         """The vision tower and what goes into it."""
         tower, device = self._stock.vision_model, self._stock.device

@@ -111,6 +111,9 @@ class Classification:
     def _padded(self, ids: Sequence[list[int]]) -> Any:
         return self._tokenizer.pad({"input_ids": list(ids)}, padding=True, return_tensors="pt")
 
+    def expect(self, rows: Sequence[TextRow]) -> None:
+        """Texts are read."""
+
     def frozen_prefix(self) -> Prefix:
         """The blocks before the first adapted one, and the ids that go into them."""
         backbone, known = self._stock.base_model, self._tokenizer.backend_tokenizer.to_str()

@@ -139,6 +139,11 @@ class Answering:
         pixels: Tensor = found["pixel_values"]
         return pixels
 
+    def expect(self, rows: Sequence[AnswerRow]) -> None:
+        """Begins to read their images, where outputs of the vision tower are not known."""
+        if self._features is None:
+            self._pixels.expect([row.example for row in rows])
+
     def frozen_prefix(self) -> Prefix:
         """The vision tower with its merger, and what goes into it."""
         tower = self._stock.model.visual

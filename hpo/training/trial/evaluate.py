@@ -32,7 +32,9 @@ def evaluate(
     for first in range(0, len(rows), batch_size):
         if first and not go_on():
             return None
-        found.append((yield Forward(rows=rows[first : first + batch_size], adapter=adapter)))
+        end = first + batch_size
+        task.expect(rows[end : end + batch_size])
+        found.append((yield Forward(rows=rows[first:end], adapter=adapter)))
     for losses in found:  # at the end, as a GPU is waited for here
         losses.check()
     means = _by_stage(rows, torch.cat([losses.rows.double() for losses in found]).tolist())

@@ -5,7 +5,7 @@ runs it may compute for several trials at once.
 """
 
 from collections.abc import Generator, Sequence
-from itertools import islice
+from itertools import chain, islice, pairwise
 
 import torch
 
@@ -35,8 +35,10 @@ def train(run: Run, curve: Curve, listener: Listener) -> Generator[Forward, Loss
             return False
         if run.stopped_early:
             return True
-        for batch in islice(run.course.batches(), run.step, None):
+        coming = islice(run.course.batches(), run.step, None)
+        for batch, following in pairwise(chain(coming, [[]])):
             before = run.epochs
+            run.bench.task.expect([run.bench.train[i] for i in following])
             yield from _step(run, [run.bench.train[i] for i in batch])
             _settle(run, curve, listener)
             if run.epochs > before:
