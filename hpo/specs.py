@@ -200,7 +200,7 @@ class LimitsSpec(Spec):
     disk_gb: Rate = 50.0
     """Space for checkpoints and adapters of this study."""
     cache_gb: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 20.0
-    """Space for outputs of the frozen part that images go through first; 0 computes them anew."""
+    """Space for outputs of the frozen part that images or texts go through first; 0 for none."""
 
 
 class FloatParam(Spec):

@@ -30,6 +30,7 @@ from hpo.training.trial.trial import Bench, new_adapter
 BASE_DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "float16": torch.float16}
 ADAPTER_DTYPES = {"float32": torch.float32, "bf16": torch.float32, "float16": torch.float16}
 CACHE_BYTES = 512 << 20  # of preprocessed images
+AHEAD_BYTES = 128 << 20  # of images that are read before they are asked for
 
 
 def seed_everything(seed: int) -> None:
@@ -111,7 +112,7 @@ def set_up(setup: Setup) -> tuple[Bench, BaseFacts]:
 
 
 def _load(setup: Setup, examples: Examples, device: torch.device) -> Task:
-    study = setup.study
+    study, limited = setup.study, setup.memory_limit_bytes is not None
     source = Source(
         model=study.model,
         data=study.data,
@@ -119,6 +120,7 @@ def _load(setup: Setup, examples: Examples, device: torch.device) -> Task:
         device=device,
         dtype=BASE_DTYPES[study.model.precision],
         cache_bytes=share(setup, CACHE_BYTES),
+        ahead_bytes=0 if limited and device.type == "cpu" else AHEAD_BYTES,  # threads take space
         last_n=study.last_n,
     )
     return load_task(study.task, source)

@@ -4,7 +4,6 @@ import json
 import os
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -72,8 +71,8 @@ def read_back(bench: Bench, order: TrialOrder) -> Adapter:
             f"{path}: is not the adapter of trial {order.number}: its layers or its rank are "
             "others; give the --runs-dir that the study was run with"
         )
-    flat = torch.cat([found[name].flatten() for name in wanted])
-    adapter.flat.data.copy_(flat)
+    for own, name in zip(adapter.tensors(adapter.flat.detach()), wanted, strict=True):
+        own.copy_(found[name])
     return adapter
 
 

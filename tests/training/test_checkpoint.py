@@ -109,6 +109,11 @@ def test_what_is_whole_but_makes_no_sense_is_refused_too(bench, stopped, order):
         sealed(path, path.read_bytes())
         with pytest.raises(CheckpointError, match="damaged"):
             restore(run, path.parent)
+    of_before = metadata["position"].replace(',"layout":2', "")  # its weights lie otherwise
+    save_file(tensors, path, metadata | {"position": of_before})
+    sealed(path, path.read_bytes())
+    with pytest.raises(CheckpointError, match="layout differs"):
+        restore(run, path.parent)
     sealed(path, b'\xff\xff\xff\xff\xff\xff\xff\xff{"sha256":"' + b"0" * 64 + b'"}')
     with pytest.raises(CheckpointError, match="damaged"):
         restore(run, path.parent)

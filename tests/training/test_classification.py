@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hpo.errors import MissingError
+from hpo.training.base.blocks import Known, Passage
 from hpo.training.base.forward import Forward, compute
 from hpo.training.base.scores import f_beta, scores
 from hpo.training.trial.trial import course, new_adapter
@@ -68,6 +69,17 @@ def test_an_adapter_of_the_last_layers_is_exported_with_their_names(narrow, orde
     assert attempt(narrow, trial, Ear().listener).fault is None
     exported = json.loads(Path(trial.folder, "adapter", "adapter_config.json").read_text())
     assert sorted(exported["target_modules"]) == sorted(narrow.base.names)
+
+
+def test_a_model_that_needs_more_than_outputs_is_computed_at_every_step(monkeypatch):
+    """Blocks of some architectures hand on tuples: then nothing is taken out."""
+    monkeypatch.setattr(Passage, "forward", lambda self, states, *_, **__: (states,))
+    monkeypatch.setattr(Known, "forward", lambda self, *_, **__: (self._states,))
+    plain, facts = make_bench(*SMALL, "space.last_n=1", study="classify")
+    assert any("needs more of it" in check for check in facts.checks)
+    blocks = plain.task.model.get_submodule("model.layers")
+    assert all(list(block.parameters()) for block in blocks)
+    assert "states" not in plain.task.collate(plain.train[:2])
 
 
 def test_more_layers_than_the_study_has_room_in_are_refused(narrow, order):

@@ -70,9 +70,10 @@ def test_packed_equals_alone_whatever_is_beside_it(subject, bench, order):
 
 def test_cached_equals_uncached(subject, order):
     settings = (*subject.settings, *subject.cached)
-    cached, _ = make_bench(*settings, study=subject.study)
-    plain, facts = make_bench(*settings, "limits.cache_gb=0", study=subject.study)
-    assert any("computed at every step" in check for check in facts.checks)
+    cached, known = make_bench(*settings, study=subject.study)
+    plain, anew = make_bench(*settings, "limits.cache_gb=0", study=subject.study)
+    assert any("once for all trials" in check for check in known.checks)
+    assert any("computed at every step" in check for check in anew.checks)
     ours, theirs = Ear(), Ear()
     attempt(cached, order(0, **subject.changes), ours.listener)
     attempt(plain, order(1, seed_number=0, **subject.changes), theirs.listener)

@@ -7,7 +7,6 @@ import torch
 
 from hpo.data import Example
 from hpo.errors import DataError
-from hpo.training.base import pixels
 from hpo.training.base.pixels import PixelCache
 from tests.training.conftest import Ear, attempt, make_bench
 
@@ -17,20 +16,25 @@ class Reader:
 
     def __init__(self):
         self.threads = {}
-        self.count = 0
+        self.read = []
+        self.broken = set()
 
-    def example(self, name, *, broken=False):
+    @property
+    def count(self):
+        return len(self.read)
+
+    def example(self, name):
         def image():
-            if broken:
+            if name in self.broken:
                 raise DataError(f"{name}: broken")
-            self.count += 1
+            self.read.append(name)
             self.threads[name] = threading.current_thread()
             return float(name)
 
         return Example(name=name, group=name, prompt="", target="", content=str, image=image)
 
-    def cache(self, limit_bytes):
-        return PixelCache(lambda value: torch.full((2,), value), limit_bytes)
+    def cache(self, limit_bytes, ahead_bytes=1000):
+        return PixelCache(lambda value: torch.full((2,), value), limit_bytes, ahead_bytes)
 
 
 @pytest.mark.parametrize("limit_bytes", [0, 1000])
@@ -50,23 +54,40 @@ def test_an_expected_image_is_read_once_and_elsewhere(limit_bytes):
 
 def test_a_broken_image_is_told_of_when_it_is_asked_for():
     reader = Reader()
-    cache, example = reader.cache(1000), reader.example("1", broken=True)
+    cache, example = reader.cache(0), reader.example("1")
+    reader.broken.add("1")
     cache.expect([example])
     with pytest.raises(DataError, match="broken"):
         cache.get(example)
+    cache.expect([example])
+    cache._expected["1"].exception()
+    reader.broken.clear()
+    assert float(cache.get(example)[0]) == 1.0  # it can be read by now
 
 
-def test_images_that_nobody_asks_for_do_not_pile_up(monkeypatch):
-    monkeypatch.setattr(pixels, "EXPECTED", 2)
+def test_images_that_nobody_asks_for_do_not_pile_up():
     reader = Reader()
-    cache, examples = reader.cache(0), [reader.example(name) for name in "1234"]
-    cache.expect(examples)
-    assert len(cache._expected) == 2
-    assert [float(cache.get(one)[0]) for one in examples] == [1.0, 2.0, 3.0, 4.0]
+    cache, examples = reader.cache(0, ahead_bytes=16), [reader.example(name) for name in "12345"]
+    assert float(cache.get(examples[0])[0]) == 1.0  # how large one is is known from now on
+    cache.expect(examples[1:4])
+    assert list(cache._expected) == ["2", "3"]
+    cache.expect(examples[4:])
+    assert list(cache._expected) == ["3", "5"]
+    assert cache.held_bytes == 16
+    assert [float(cache.get(one)[0]) for one in examples] == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert cache.held_bytes == 0
+
+
+def test_no_thread_is_begun_where_nothing_may_be_read_ahead():
+    reader = Reader()
+    cache, example = reader.cache(0, ahead_bytes=0), reader.example("1")
+    cache.expect([example])
+    cache.get(example)
+    assert reader.threads["1"] is threading.main_thread()
 
 
 def test_a_trial_reads_its_images_beside_its_steps(order, monkeypatch):
-    plain, _ = make_bench("limits.cache_gb=0")
+    plain, _ = make_bench("limits.cache_gb=0", "trial.eval_batch_size=2")
     plain.task._pixels._limit_bytes = 0
     plain.task._pixels._pixels.clear()
     beside, original = [], plain.task._pixels.read
@@ -77,4 +98,5 @@ def test_a_trial_reads_its_images_beside_its_steps(order, monkeypatch):
 
     monkeypatch.setattr(plain.task._pixels, "read", spy)
     assert attempt(plain, order(batch_size=4), Ear().listener).fault is None
-    assert sum(beside) == len(plain.train) - 4  # nobody knew of the first batch before
+    # nobody knew of the first batch, and of the first of each of two evaluations, before
+    assert sum(beside) == len(plain.train) - 4 + 2 * (len(plain.val) - 2)

@@ -5,10 +5,10 @@ lies in block 12 of `model.layers`.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 NUMBER = re.compile(r"^(.+?)\.(\d+)\.")
@@ -61,22 +61,34 @@ class Passage(nn.Module):
 class Known(nn.Module):
     """Stands where the last of the first blocks was, and hands on what was made before."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.states = torch.empty(0)
-        """Hidden states (B, T, D) of the batch that comes next."""
+    _states: Tensor | None = None
+
+    @contextmanager
+    def as_of(self, states: Tensor | None) -> Iterator[None]:
+        """Within it, the hidden states (B, T, D) of the batch under way are these."""
+        self._states = states
+        try:
+            yield
+        finally:
+            self._states = None
 
     def forward(self, *_: Any, **__: Any) -> Tensor:
         """(B, T, D)."""
-        return self.states
+        assert self._states is not None
+        return self._states
 
 
 def stand_in(model: nn.Module, blocks: Sequence[str]) -> Known:
-    """Lets go of the weights of these first blocks; what stands in their place."""
+    """Takes these first blocks out; what hands on their outputs in their place."""
     known = Known()
-    for name in blocks:
+    put(model, {name: known if name == blocks[-1] else Passage() for name in blocks})
+    return known
+
+
+def put(model: nn.Module, blocks: Mapping[str, nn.Module]) -> None:
+    """Puts blocks into the places that names say."""
+    for name, block in blocks.items():
         stack, _, number = name.rpartition(".")
         layers = model.get_submodule(stack)
         assert isinstance(layers, nn.ModuleList)
-        layers[int(number)] = known if name == blocks[-1] else Passage()
-    return known
+        layers[int(number)] = block

@@ -104,8 +104,8 @@ def build(
     blank = _blank(prefix, unique)
     if blank is None:
         return None
-    first, _ = _one_pass(prefix, unique[:1], blank)
-    size = first[0].nbytes * len(unique)  # about, where they differ
+    some, _ = _one_pass(prefix, unique[:: -(-len(unique) // SLOT)], blank)
+    size = sum(output.nbytes for output in some) * len(unique) // len(some)  # about
     if size > limit_bytes:
         return None
     if folder is None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hpo.errors import MissingError
+from hpo.errors import DataError, MissingError
 from hpo.training.base.blocks import adaptable, in_last_blocks
 from hpo.training.base.lowrank import Part, adapted
 
@@ -30,17 +30,31 @@ class Attached:
 
     def compute(self, index: int, base: nn.Linear, x: Tensor) -> Tensor:
         """(B, ..., out) of layer `index` for x (B, ..., in), adapters included."""
+        if not self.adapters:
+            result: Tensor = base(x)
+            return result
         parts = [
             adapter.part(index, (rows, *x.shape[1:]), self.longest)
-            for adapter, rows in zip(self.adapters, self.rows, strict=False)
+            for adapter, rows in zip(self.adapters, self._rows_of(x), strict=True)
         ]
         if not any(parts):
-            result: Tensor = base(x)
+            result = base(x)
             return result
         flat = x.flatten(0, -2)
         each = len(flat) // len(x)  # rows of the flat input for a row of the batch
-        result = adapted(base, flat, [rows * each for rows in self.rows], parts)
+        result = adapted(base, flat, [rows * each for rows in self._rows_of(x)], parts)
         return result.view(*x.shape[:-1], -1)
+
+    def _rows_of(self, x: Tensor) -> Sequence[int]:
+        """How many rows of a layer's input (B, ..., in) are each adapter's."""
+        if len(self.adapters) == 1:  # also of what all rows of a batch share
+            return [len(x)]
+        if sum(self.rows) != len(x):
+            raise DataError(
+                f"model.adapt: an adapted layer sees {len(x)} rows of a batch of {sum(self.rows)}, "
+                "so trials cannot share a pass; use --pack 1, or adapt other layers"
+            )
+        return self.rows
 
     def head(self, base: nn.Linear, x: Tensor) -> Tensor:
         """(B, ..., out) of the head for x (B, ..., in): of each trial's own."""

@@ -72,8 +72,12 @@ class Task(Protocol):
     def frozen_prefix(self) -> Prefix:
         """The modules of `prefix` and what goes into them."""
 
-    def use(self, features: Features) -> None:
-        """Takes outputs of `prefix` from here from now on, and lets go of its weights."""
+    def use(self, features: Features) -> Callable[[], None]:
+        """Takes outputs of `prefix` from here from now on, and lets go of its weights.
+
+        Returns:
+            What undoes it; as long as that is held, so are the weights.
+        """
 
     def losses(self, batch: dict[str, Tensor]) -> Losses:
         """The loss of every row, and where it would not be finite."""
@@ -109,6 +113,8 @@ class Source:
     dtype: torch.dtype
     cache_bytes: int
     """What it may keep of preprocessed inputs."""
+    ahead_bytes: int = 0
+    """What images may take that are read before they are asked for."""
     last_n: int | None = None
     """The most blocks, counted from the last, that a trial may adapt; None for all."""
 

@@ -5,7 +5,7 @@ The stock transformers model and processor. The forward pass goes through the mo
 checked on the way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -80,7 +80,7 @@ class Captioning:
         self._max_length = source.data.max_length
         self._seq2seq = not model.config.use_decoder_only_language_model
         self._queries = int(model.config.num_query_tokens)
-        self._pixels = PixelCache(self._process, source.cache_bytes)
+        self._pixels = PixelCache(self._process, source.cache_bytes, source.ahead_bytes)
         self._features: Features | None = None
         self._longest_prompt = self.longest = 0
         model.language_model.generation_config = self._greedy()
@@ -121,10 +121,15 @@ class Captioning:
         )
         return Prefix(identity=known, read=self._pixels.read, forward=forward)
 
-    def use(self, features: Features) -> None:
+    def use(self, features: Features) -> Callable[[], None]:
         """From now on outputs of the vision tower come from here; its weights are let go of."""
-        self._features = features
-        self._stock.vision_model = Known()
+        tower = self._stock.vision_model
+        self._features, self._stock.vision_model = features, Known()
+
+        def undo() -> None:
+            self._features, self._stock.vision_model = None, tower
+
+        return undo
 
     def _greedy(self) -> GenerationConfig:
         """Greedy decoding, whatever the base's own settings are."""

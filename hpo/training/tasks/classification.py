@@ -4,7 +4,7 @@ Every trial trains a head of its own beside its adapter, from the same first wei
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,7 @@ from hpo.data.labels import labels
 from hpo.errors import DataError, MissingError
 from hpo.specs import TrialConfig
 from hpo.training.base.batch import send
-from hpo.training.base.blocks import Known, adaptable, blocks_before, stand_in
+from hpo.training.base.blocks import Known, adaptable, blocks_before, put, stand_in
 from hpo.training.base.features import SLOT, Features, Prefix
 from hpo.training.base.losses import Losses, row_sums
 from hpo.training.base.pretrained import identity_of, load_pretrained
@@ -66,7 +66,8 @@ class Classification:
         self.head: str | None = head
         self.longest = 0
         names = list(adaptable(model, self.target_pattern, source.last_n, head=head))
-        self.prefix = blocks_before(names)
+        fast = hasattr(tokenizer, "backend_tokenizer")  # others cannot be told apart
+        self.prefix = blocks_before(names) if fast else ()
         self._features: Features | None = None
         self._known = Known()
         self._stock, self._tokenizer = model, tokenizer
@@ -122,7 +123,7 @@ class Classification:
             batch = self._padded(ids).to(self._stock.device)
             made = backbone(**batch, output_hidden_states=True, use_cache=False).hidden_states
             states_BTD = made[len(self.prefix)]
-            return [row[: len(own)] for row, own in zip(states_BTD, ids, strict=True)]
+            return [row[: len(own)].clone() for row, own in zip(states_BTD, ids, strict=True)]
 
         identity = identity_of(
             backbone,
@@ -134,18 +135,25 @@ class Classification:
         )
         return Prefix(identity=identity, read=self._ids, forward=forward)
 
-    def use(self, features: Features) -> None:
+    def use(self, features: Features) -> Callable[[], None]:
         """From now on outputs of the first blocks come from here; their weights are let go of."""
-        self._features = features
-        self._known = stand_in(self._stock, self.prefix)
+        blocks = [self._stock.get_submodule(name) for name in self.prefix]
+        self._features, self._known = features, stand_in(self._stock, self.prefix)
+
+        def undo() -> None:
+            self._features = None
+            put(self._stock, dict(zip(self.prefix, blocks, strict=True)))
+
+        return undo
 
     def losses(self, batch: dict[str, Tensor]) -> Losses:
         """Cross entropy of every row, not weighted, and the label that is answered."""
-        if "states" in batch:
-            self._known.states = batch["states"]
-        logits_BC = self._stock(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
-        ).logits.float()
+        with self._known.as_of(batch.get("states")):
+            logits_BC = self._stock(
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                use_cache=False,
+            ).logits.float()
         return Losses(
             rows=functional.cross_entropy(logits_BC, batch["labels"], reduction="none"),
             places={"logits": row_sums(logits_BC)},

@@ -5,7 +5,7 @@ places of the image's tokens in the text, as in the model's own `forward`; the h
 only where a token of the answer is wanted: a vocabulary of 152,064 words is large.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -65,7 +65,7 @@ class Answering:
         self._max_length = source.data.max_length
         self._image_size = source.data.image_size
         self._image_token = int(model.config.image_token_id)
-        self._pixels = PixelCache(self._process, source.cache_bytes)
+        self._pixels = PixelCache(self._process, source.cache_bytes, source.ahead_bytes)
         self._features: Features | None = None
 
     @property
@@ -162,10 +162,15 @@ class Answering:
 
         return Prefix(identity=known, read=read, forward=forward)
 
-    def use(self, features: Features) -> None:
+    def use(self, features: Features) -> Callable[[], None]:
         """From now on outputs of the vision tower come from here; its weights are let go of."""
-        self._features = features
-        self._stock.model.visual = None
+        tower = self._stock.model.visual
+        self._features, self._stock.model.visual = features, None
+
+        def undo() -> None:
+            self._features, self._stock.model.visual = None, tower
+
+        return undo
 
     def _seen(self, pixels: Tensor, grids: Tensor) -> Tensor:
         """What the vision tower makes of images (N, D): patches (P, ...), grids (B, 3)."""

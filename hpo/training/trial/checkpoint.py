@@ -21,6 +21,7 @@ from hpo.protocol import CHECKPOINT
 from hpo.specs import EvalPoint, Scalar, Spec, TrialConfig
 from hpo.training.trial.trial import Run
 
+LAYOUT = 2  # B lies transposed
 ZEROS = b"0" * 64
 SUM = b'"sha256":"'
 
@@ -40,6 +41,8 @@ class Identity(Spec):
     evals: int
     device: str
     """cpu or cuda: their random numbers differ."""
+    layout: int = 1
+    """Of the weights: `LAYOUT` of the version that wrote them; the first did not say."""
 
 
 class Position(Spec):
@@ -121,6 +124,7 @@ def _identity(run: Run) -> Identity:
         samples=run.samples,
         evals=study.trial.evals,
         device=run.bench.device.type,
+        layout=LAYOUT,
     )
 
 
