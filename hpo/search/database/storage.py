@@ -4,10 +4,10 @@ import fcntl
 import hashlib
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import optuna
 import sqlalchemy
@@ -25,6 +25,7 @@ HELD = f"another process has been opening it for {LOCK_TIMEOUT_S} s; end it if i
 BUSY_TIMEOUT_S = 20
 CONNECT_TIMEOUT_S = 5
 ANSWER_TIMEOUT_S = 30
+PAUSE_TIMEOUT_S = 10  # within a transaction; they take milliseconds
 
 
 def connect(url: URL) -> RDBStorage:
@@ -53,6 +54,9 @@ def connect(url: URL) -> RDBStorage:
         storage.engine.dispose()  # connections made before are not tuned
         with storage.engine.connect() as connection:
             connection.execute(text("PRAGMA journal_mode=WAL"))
+    else:
+        event.listen(storage.engine, "connect", _end_pauses(storage.engine))
+        storage.engine.dispose()
     return storage
 
 
@@ -125,6 +129,27 @@ def _tune_sqlite(connection: object, _record: object) -> None:
     cursor = connection.cursor()  # type: ignore[attr-defined]
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.close()
+
+
+def _end_pauses(engine: Engine) -> Callable[[Any, object], None]:
+    """Has the server end what stands still in a transaction.
+
+    A process that is stopped there would hold its rows, and everybody else would wait for them.
+    """
+    is_maria = bool(getattr(engine.dialect, "is_mariadb", False))
+    statement = {
+        "postgresql": f"SET idle_in_transaction_session_timeout = '{PAUSE_TIMEOUT_S}s'",
+        "mysql": f"SET SESSION idle_transaction_timeout = {PAUSE_TIMEOUT_S}" if is_maria else "",
+    }.get(engine.dialect.name, "")
+
+    def tune(connection: Any, _record: object) -> None:
+        if statement:
+            cursor = connection.cursor()
+            cursor.execute(statement)
+            cursor.close()
+            connection.commit()
+
+    return tune
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from optuna.trial import TrialState
 from sqlalchemy import text
 
 from hpo.errors import FingerprintError, HpoError, StorageError
+from hpo.search.database import storage as storage_module
+from hpo.search.database.outage import is_away
 from hpo.search.database.storage import connect, exclusive
 from hpo.search.database.urls import (
     DEFAULT,
@@ -238,6 +240,26 @@ def test_every_connection_to_a_file_waits_for_no_more_than_it_must(sqlite_url):
         connection.close()
     storage.engine.dispose()
     assert modes == [1] * 3  # NORMAL
+
+
+@pytest.mark.parametrize("kind", ["postgres_url", "mysql_url"])
+def test_who_is_stopped_in_a_transaction_does_not_hold_its_rows(kind, request, monkeypatch):
+    monkeypatch.setattr(storage_module, "PAUSE_TIMEOUT_S", 1)
+    url = request.getfixturevalue(kind)
+    stopped, other = connect(url).engine, connect(url).engine
+    with other.begin() as connection:
+        connection.execute(text("CREATE TABLE held (number INTEGER PRIMARY KEY)"))
+        connection.execute(text("INSERT INTO held VALUES (1)"))
+    with stopped.connect() as holder:
+        holder.execute(text("SELECT number FROM held WHERE number = 1 FOR UPDATE"))
+        with other.begin() as connection:  # waits for the server to end the other's
+            connection.execute(text("UPDATE held SET number = 2"))
+        with pytest.raises(sqlalchemy.exc.DBAPIError) as told:
+            holder.execute(text("UPDATE held SET number = 3"))
+        assert is_away(told.value)
+        holder.invalidate()
+    with other.connect() as connection:
+        assert connection.execute(text("SELECT number FROM held")).scalar() == 2
 
 
 def test_an_error_under_the_lock_frees_it(database_url):
