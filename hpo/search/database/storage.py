@@ -4,7 +4,7 @@ import fcntl
 import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -49,14 +49,10 @@ def connect(url: URL) -> RDBStorage:
         ) from error
     except (RuntimeError, sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError) as error:
         raise StorageError(_why(url, error)) from error
+    _tune(storage.engine)
     if url.get_backend_name() == "sqlite":
-        event.listen(storage.engine, "connect", _tune_sqlite)
-        storage.engine.dispose()  # connections made before are not tuned
         with storage.engine.connect() as connection:
             connection.execute(text("PRAGMA journal_mode=WAL"))
-    else:
-        event.listen(storage.engine, "connect", _end_pauses(storage.engine))
-        storage.engine.dispose()
     return storage
 
 
@@ -125,31 +121,29 @@ def _answer_within(url: URL) -> dict[str, object]:
     return {}
 
 
-def _tune_sqlite(connection: object, _record: object) -> None:
-    cursor = connection.cursor()  # type: ignore[attr-defined]
-    cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.close()
+def _tune(engine: Engine) -> None:
+    """Has every connection begin with what suits its kind of database.
 
-
-def _end_pauses(engine: Engine) -> Callable[[Any, object], None]:
-    """Has the server end what stands still in a transaction.
-
-    A process that is stopped there would hold its rows, and everybody else would wait for them.
+    Servers end what stands still in a transaction: a process that is stopped there would hold its
+    rows, and everybody else would wait for them. MySQL knows no such limit.
     """
-    is_maria = bool(getattr(engine.dialect, "is_mariadb", False))
+    kind = "mariadb" if getattr(engine.dialect, "is_mariadb", False) else engine.dialect.name
     statement = {
+        "sqlite": "PRAGMA synchronous=NORMAL",
         "postgresql": f"SET idle_in_transaction_session_timeout = '{PAUSE_TIMEOUT_S}s'",
-        "mysql": f"SET SESSION idle_transaction_timeout = {PAUSE_TIMEOUT_S}" if is_maria else "",
-    }.get(engine.dialect.name, "")
+        "mariadb": f"SET SESSION idle_transaction_timeout = {PAUSE_TIMEOUT_S}",
+    }.get(kind)
+    if statement is None:
+        return
 
-    def tune(connection: Any, _record: object) -> None:
-        if statement:
-            cursor = connection.cursor()
-            cursor.execute(statement)
-            cursor.close()
-            connection.commit()
+    def begin(connection: Any, _record: object) -> None:
+        cursor = connection.cursor()
+        cursor.execute(statement)
+        cursor.close()
+        connection.commit()
 
-    return tune
+    event.listen(engine, "connect", begin)
+    engine.dispose()  # connections made before are not tuned
 
 
 @contextmanager

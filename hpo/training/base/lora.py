@@ -33,16 +33,17 @@ class Attached:
         if not self.adapters:
             result: Tensor = base(x)
             return result
+        rows = self._rows_of(x)
         parts = [
-            adapter.part(index, (rows, *x.shape[1:]), self.longest)
-            for adapter, rows in zip(self.adapters, self._rows_of(x), strict=True)
+            adapter.part(index, (own, *x.shape[1:]), self.longest)
+            for adapter, own in zip(self.adapters, rows, strict=True)
         ]
         if not any(parts):
             result = base(x)
             return result
         flat = x.flatten(0, -2)
         each = len(flat) // len(x)  # rows of the flat input for a row of the batch
-        result = adapted(base, flat, [rows * each for rows in self._rows_of(x)], parts)
+        result = adapted(base, flat, [own * each for own in rows], parts)
         return result.view(*x.shape[:-1], -1)
 
     def _rows_of(self, x: Tensor) -> Sequence[int]:
