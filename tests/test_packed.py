@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 
 from hpo.search.database.tables import USAGE
 from hpo.specs import Outcome
-from tests.commands import LONGER, Running, assert_exact, kill, run, stored
+from tests.commands import LONGER, Running, assert_exact, assert_whole, kill, run, stored
 from tests.test_night import rows
 
 PACK = ("--runners", "1", "--pack", "3")
@@ -80,3 +80,59 @@ def test_a_packed_study_finds_what_one_at_a_time_finds(tmp_path):
         run(folder, *options, settings=(*settings, "space.scheduler=cosine"))
         values[pack] = [t.value for t in stored(f"sqlite:///{folder}/hpo.db")]
     assert values["1"] == pytest.approx(values["2"], abs=1e-5)
+
+
+LONG = "batch_size = 4, learning_rate = 1e-4"
+SHORT = "batch_size = 16, learning_rate = 2e-4"
+UNEVEN = (
+    "data.samples=200",
+    "trial.epochs=3",
+    "trial.evals=3",
+    "pruner.startup_trials=100",
+    f"known=[{{{LONG}}}, {{{SHORT}}}, {{{LONG}, lora_r = 4}}, {{{SHORT}, lora_r = 4}}]",
+)
+ROOM_FOR_ALL = ("--runners", "2", "--pack", "4", "--trials", "4")
+"""Whoever is ready first gets all four, or each two of a kind: one has nothing left before."""
+
+
+def moved(events):
+    """Trials that went on in another runner of their driver."""
+    texts = [e["text"] for e in events if e["event"] == "note"]
+    return [int(t.split()[1]) for t in texts if "goes on from" in t and "in runner" in t]
+
+
+def test_a_runner_that_has_none_left_takes_some_of_another_over(tmp_path):
+    both = Running(tmp_path, *ROOM_FOR_ALL, settings=UNEVEN)
+    assert both.finish() == 0
+    url = f"sqlite:///{tmp_path}/hpo.db"
+    trials = stored(url)
+    assert moved(both.events)
+    assert_exact(trials, 4)
+    assert len(trials) == 4, "in the database nothing shows of it"
+    assert_whole(tmp_path / "runs", trials)
+    assert all(t.user_attrs["resumed_at_samples"] == 0 for t in trials)
+    told = [e for e in both.events if e["event"] == "trial_evaluated"]
+    assert len(told) == 4 * 3, "a point is said once"
+    used = sum(row.device_seconds for row in rows(url, USAGE))
+    assert sum(t.user_attrs["seconds"] for t in trials) == pytest.approx(used, rel=0.3)
+    one = tmp_path / "one"
+    one.mkdir()
+    run(one, "--runners", "1", "--pack", "1", "--trials", "4", settings=UNEVEN)
+    alone = [t.value for t in stored(f"sqlite:///{one}/hpo.db")]
+    assert [t.value for t in trials] == pytest.approx(alone, abs=1e-5)
+
+
+def test_a_trial_whose_new_runner_dies_goes_on_from_where_it_came_over(tmp_path):
+    both = Running(tmp_path, *ROOM_FOR_ALL, settings=UNEVEN)
+    while not moved(both.events):
+        both.wait_for("note", sum(e["event"] == "note" for e in both.events) + 1)
+    number = moved(both.events)[0]
+    began = next(e for e in both.events if e["event"] == "trial_started" and e["number"] == number)
+    kill(both.runners()[1 - began["runner"]])
+    assert both.finish() == 0
+    trials = stored(f"sqlite:///{tmp_path}/hpo.db")
+    assert_exact(trials, 4)
+    assert trials[number].user_attrs["outcome"] == Outcome.LOST
+    (again,) = [t for t in trials if t.user_attrs.get("retry_of") == number]
+    assert again.user_attrs["resumed_at_samples"] > 0
+    assert_whole(tmp_path / "runs", trials)

@@ -131,6 +131,8 @@ class Driver:
         self._handle_backlog()
         self._trials.end_stranded()
         idle = bool(self.reason) or self._fill()
+        if idle and not self.reason:
+            self._trials.spread()
         self._trials.sweep()
         self._complete = idle and not self._trials.live and self._ledger.is_complete()
 

@@ -9,7 +9,7 @@ from hpo.search.database.leases import Sign
 from hpo.search.ledger.admission import Asked
 from hpo.search.ledger.endings import Ending
 from hpo.search.runners.pool import Slot
-from hpo.specs import VAL_LOSS, Objective, Outcome
+from hpo.specs import VAL_LOSS, Objective, Outcome, TrialStats
 
 
 @dataclass(kw_only=True)
@@ -28,6 +28,8 @@ class Live:
     earlier_s: float = 0.0
     """What earlier attempts took, up to the checkpoint that it went on from."""
     samples_seen: int = 0
+    samples: int = 0
+    """Of the whole trial, once its runner has said so."""
     checkpoint_at: int = 0
     values: list[float] = field(default_factory=list)
     """Of the objective, at the eval points so far."""
@@ -37,16 +39,20 @@ class Live:
     """Decided, but the runner has not said yet that it stopped."""
     ended: float | None = None
     """When its runner said that it is over, or died."""
+    moving_to: Slot | None = None
+    """Where it is to go on, once its runner has stopped it."""
+    parts: list[TrialStats] = field(default_factory=list)
+    """What it took on the runners of this attempt before its present one."""
 
     def note(self, event: Event) -> None:
         """Its runner has said something."""
         self.last_sign = time.monotonic()
         match event:
             case Progress():
-                self.samples_seen = event.samples_seen
+                self.samples_seen, self.samples = event.samples_seen, event.samples
             case Resumed():
                 self.samples_seen = self.checkpoint_at = event.samples_seen
-                self.earlier_s = event.seconds
+                self.earlier_s = self.earlier_s if self.parts else event.seconds
             case Evaluated():
                 self.samples_seen = max(self.samples_seen, event.point.samples_seen)
                 self.values.append(self.objective.of(event.point))
@@ -54,6 +60,38 @@ class Live:
                 self.checkpoint_at = event.samples_seen
             case Finished():
                 self.ended = self.last_sign
+
+    @property
+    def may_move(self) -> bool:
+        """Whether another runner could go on with it, and would have something left to do."""
+        begun = self.samples_seen > 0 and self.samples_left > 0
+        return begun and self.ending is None and self.ended is None and not self.asked.alone
+
+    @property
+    def samples_left(self) -> int:
+        """Samples that are still to be seen, as far as is known."""
+        return self.samples - self.samples_seen
+
+    def move(self, slot: Slot, stats: TrialStats) -> None:
+        """From now on it is another runner's; `stats` are of the one that it leaves."""
+        now = time.monotonic()
+        self.neighbours_s += now - (self.ended or now)  # until then it was nobody's
+        self.parts.append(stats)
+        self.slot, self.moving_to, self.ended, self.last_sign = slot, None, None, now
+
+    def whole(self, stats: TrialStats) -> TrialStats:
+        """The stats of the attempt from those of its last runner."""
+        parts = [*self.parts, stats]
+        seconds = sum(part.seconds for part in parts)
+        samples = sum(part.samples_per_s * part.seconds for part in parts)
+        return stats.model_copy(
+            update={
+                "seconds": round(seconds, 3),
+                "samples_per_s": round(samples / max(1e-9, seconds), 2),
+                "resumed_at_samples": parts[0].resumed_at_samples,
+                "peak_memory_bytes": max(part.peak_memory_bytes for part in parts),
+            }
+        )
 
     @property
     def best(self) -> float:

@@ -1,6 +1,7 @@
 """The trials on this driver's runners, each from its start to its end in the ledger."""
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -22,6 +23,7 @@ from hpo.search.ledger.keeper import Keeper
 from hpo.search.ledger.ledger import Ledger
 from hpo.search.ledger.outcomes import CONSEQUENCES
 from hpo.search.live import Live
+from hpo.search.moves import moves
 from hpo.search.runners.pool import Pool, Slot
 from hpo.search.runners.process import Death
 from hpo.specs import Observation, Outcome, TrialOrder
@@ -45,20 +47,7 @@ class Trials:
         """Puts a trial on a runner that has room, with what the trials in `seen` have shown."""
         number = asked.number
         self.live[number] = Live(asked=asked, slot=slot, objective=self._ledger.objective)
-        self._pool.run(
-            slot,
-            TrialOrder(
-                number=number,
-                seed_number=asked.seed_number,
-                config=asked.config,
-                study=self._ledger.identity,
-                folder=str(self._keeper.folder(number)),
-                earlier=tuple(str(self._keeper.folder(n)) for n in asked.earlier),
-                checkpoints=self._keeper.has_room,
-                alone=asked.alone,
-            ),
-            seen,
-        )
+        self._pool.run(slot, self._order(asked, asked.earlier), seen)
         self._show(
             TrialStarted(
                 number=number,
@@ -67,6 +56,27 @@ class Trials:
                 attempt=asked.attempt,
             )
         )
+
+    def _order(self, asked: Asked, earlier: Sequence[int]) -> TrialOrder:
+        """What a runner gets; `earlier`: numbers whose folders may hold a checkpoint of it."""
+        return TrialOrder(
+            number=asked.number,
+            seed_number=asked.seed_number,
+            config=asked.config,
+            study=self._ledger.identity,
+            folder=str(self._keeper.folder(asked.number)),
+            earlier=tuple(str(self._keeper.folder(n)) for n in earlier),
+            checkpoints=self._keeper.has_room,
+            alone=asked.alone,
+        )
+
+    def spread(self) -> None:
+        """Has trials go on in runners that have less to do, where there is no other to start."""
+        if not self._keeper.has_room:
+            return
+        for live, slot in moves(self._pool.slots, self.live):
+            live.moving_to = slot
+            self._pool.stop(live.slot, live.asked.number, checkpoint=True)
 
     def hear(self, slot: Slot, event: Event | Death) -> None:
         """Takes a sign of life at once; it needs no database."""
@@ -101,8 +111,10 @@ class Trials:
             case Progress() if event.number in self.live:
                 self._show(TrialProgress(**event.model_dump(exclude={"kind"})))
             case Resumed() if event.number in self.live:
+                where = f" in runner {slot.index}" if self.live[event.number].parts else ""
                 but = f"; {event.passed_over}" if event.passed_over else ""
-                self.say(f"trial {event.number} goes on from {event.samples_seen} samples{but}")
+                at = f"{event.samples_seen} samples"
+                self.say(f"trial {event.number} goes on from {at}{where}{but}")
             case StartedOver() if event.number in self.live:
                 self.say(f"trial {event.number} starts over: {event.reason}")
             case Evaluated() if event.number in self.live:
@@ -114,8 +126,10 @@ class Trials:
         if live.ending is not None and live.ending.outcome != Outcome.PREEMPTED:
             return
         point = event.point
-        live.curve[point.samples_seen] = point.val_loss
+        if point.samples_seen in live.curve:
+            return  # the runner that it has left said so, too
         ending = self._ledger.report(live.asked, point, replayed=event.replayed)
+        live.curve[point.samples_seen] = point.val_loss
         self._show(
             TrialEvaluated(
                 number=event.number,
@@ -135,11 +149,28 @@ class Trials:
             self._pool.stop(live.slot, live.asked.number, checkpoint=checkpoint)
 
     def _finished(self, live: Live, event: Finished) -> None:
+        if event.stopped and live.ending is None and self._move(live, event):
+            return
         facts = live.slot.facts
         capacity = facts.memory_capacity_bytes if facts else None
         best = self._ledger.objective.words, live.best
+        event = event.model_copy(update={"stats": live.whole(event.stats)})
         self.end(live, of_finished(event, live.ending, best=best, capacity_bytes=capacity))
         self._pool.release(live.slot, event.number, clean=event.clean)
+
+    def _move(self, live: Live, event: Finished) -> bool:
+        """Has a trial that was stopped for it go on elsewhere; False if no runner can take it."""
+        target, number = live.moving_to, live.asked.number
+        if target is None or not self._pool.may_take(target):
+            reason = "handed back, as the runner that was to go on with it is gone"
+            live.ending = Ending(outcome=Outcome.PREEMPTED, reason=reason)
+            return False
+        device = target.facts.device if target.facts else ""
+        seen = self._ledger.observations(device, besides=target.told)
+        self._pool.release(live.slot, number, clean=event.clean)
+        live.move(target, event.stats)
+        self._pool.run(target, self._order(live.asked, (number, *live.asked.earlier)), seen)
+        return True
 
     def _died(self, slot: Slot, death: Death) -> None:
         if not slot.dead:

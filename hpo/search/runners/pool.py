@@ -80,6 +80,10 @@ class Pool:
         slot.told |= seen.keys()
         slot.process.send(Run(order=order, observations=tuple(seen.values())))
 
+    def may_take(self, slot: Slot) -> bool:
+        """Whether a trial that is under way may be given to it now."""
+        return slot.has_room and not self._closing
+
     def emptiest_first(self) -> Iterator[Slot]:
         """A slot with room, again and again while there is one, the emptiest at each moment."""
         while with_room := [slot for slot in self.slots if slot.has_room]:
