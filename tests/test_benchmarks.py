@@ -7,9 +7,10 @@ import pytest
 
 from tests.benchmarks import throughput
 from tests.benchmarks.contenders import Contender, Round, Trained
-from tests.benchmarks.equal import TOLERANCE, unequal
-from tests.benchmarks.work import draw, make_work
+from tests.benchmarks.equal import unequal
+from tests.benchmarks.work import TOLERANCES, draw, make_work
 
+TOLERANCE = TOLERANCES["float32"]
 SMALL = ("data.samples=80", "trial.epochs=1", "trial.evals=2")
 
 

@@ -16,7 +16,7 @@ from hpo.training.memory.gauge import is_out_of_memory, release
 from hpo.training.trial.trial import Bench, new_adapter
 
 COUNTS = (1, 2, 4, 8)
-REPEATS = 4  # the first warms up
+REPEATS = 3  # the first warms up
 WORTH = 1.05  # gain in rows a second below which one trial at a time is as good, and simpler
 ENOUGH = 0.97  # share of the best gain that a smaller pack is content with
 SAFE = 0.7  # share of the memory that a pack may be estimated to take
@@ -69,7 +69,8 @@ def _batches(bench: Bench) -> list[int]:
 def _rows_per_second(bench: Bench, batch: int) -> dict[int, float]:
     """Of joint steps, by the number of trials; without those that do not fit into the memory.
 
-    The sizes take turns, so that what else the machine does slows all of them.
+    The sizes take turns, so that what else the machine does slows all of them; it never makes one
+    faster, so that the shortest time says most.
     """
     counts = [count for count in COUNTS if _fits(bench, count, batch)]
     asked = [_step(bench, index, batch) for index in range(max(counts, default=0))]
@@ -84,7 +85,7 @@ def _rows_per_second(bench: Bench, batch: int) -> dict[int, float]:
         return {}  # trials will say what is wrong
     finally:
         release(bench.device)
-    return {count: count * batch / median(taken[1:]) for count, taken in seconds.items()}
+    return {count: count * batch / min(taken[1:]) for count, taken in seconds.items()}
 
 
 def _fits(bench: Bench, count: int, batch: int) -> bool:

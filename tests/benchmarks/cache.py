@@ -14,6 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from hpo.training.trial.trial import Bench
+from tests.benchmarks import bases
 from tests.benchmarks.report import table, write
 from tests.benchmarks.steps import asked, losses, seconds
 from tests.training.conftest import make_bench
@@ -27,9 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints and writes; 1 if the losses differ."""
     options = _parser().parse_args(arguments)
     rows = []
-    for study, settings in STUDIES.items():
-        cached = make_bench(*settings, study=study)[0]
-        plain = make_bench(*settings, "limits.cache_gb=0", study=study)[0]
+    for study, words in _studies(options).items():
+        gpu = options.device == "cuda"
+        cached = make_bench(*words, study=study, gpu=gpu)[0]
+        plain = make_bench(*words, "limits.cache_gb=0", study=study, gpu=gpu)[0]
         rows += [
             measure(cached, plain, batch, learns=learns, repeats=options.repeats)
             for learns in (True, False)
@@ -38,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(table([_shown(row) for row in rows]))
     print(f"goal: {GOAL:.0%} of what the operations allow, losses within {TOLERANCE:g}")
     if options.json:
-        write(options.json, {"benchmark": "cache", "goal": GOAL, "rows": rows})
+        base = {name: getattr(options, name) for name in ("model", "device", "precision")}
+        write(options.json, {"benchmark": "cache", "base": base, "goal": GOAL, "rows": rows})
     return int(any(row["loss_difference"] > TOLERANCE for row in rows))
 
 
@@ -47,7 +50,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--batches", type=int, nargs="+", default=[4, 8, 16, 32])
+    bases.add_options(parser)
     return parser
+
+
+def _studies(options: argparse.Namespace) -> dict[str, list[str]]:
+    """Studies and their settings; a base with random weights is of the first."""
+    chosen = list(STUDIES) if options.model == "mini" else ["rsicap"]
+    model = bases.settings(options)
+    more = model[1:] if options.model == "mini" else model  # each has an embedded one of its own
+    return {study: [*STUDIES[study], *more] for study in chosen}
 
 
 def measure(

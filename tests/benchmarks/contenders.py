@@ -95,6 +95,11 @@ def contenders(pack: str, runners: int) -> dict[str, Contender]:
             run=_ours(*usual[:2], "--pack", "1"),
             missing="" if packs else "--pack is not an option of this version",
         ),
+        "one-by-one": Contender(
+            what="ours with one runner, without packing and the feature cache",
+            run=_ours("--runners", "1", "--pack", "1", "--set", "limits.cache_gb=0"),
+            missing="" if packs and caches else "--pack is not an option of this version",
+        ),
         "one-runner": Contender(
             what="ours with one runner", run=_ours("--runners", "1", *usual[2:])
         ),
@@ -119,7 +124,7 @@ def _process(words: list[str], folder: Path, threads: int | None = None) -> str:
         process = subprocess.Popen(
             [sys.executable, "-m", *words],
             cwd=folder,
-            env=environment(CUDA_VISIBLE_DEVICES="", **extra),
+            env=environment(**extra),
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,

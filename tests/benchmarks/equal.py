@@ -5,8 +5,6 @@ from itertools import combinations
 from tests.benchmarks.contenders import Round
 from tests.benchmarks.work import Work
 
-TOLERANCE = 1e-4  # of a val loss: what float32 leaves between two orders of summation
-
 
 def unequal(work: Work, ours: Round, other: Round) -> list[str]:
     """What is not as in `ours`, or not what the work asks for; empty where the work is equal."""
@@ -14,7 +12,7 @@ def unequal(work: Work, ours: Round, other: Round) -> list[str]:
     if sorted(other.trials) != list(numbers):
         return [f"it trained {sorted(other.trials)} of trials 0 to {numbers[-1]}"]
     found = [text for number in numbers for text in _trial(work, ours, other, number)]
-    return found or _ranking(ours, other)
+    return found or _ranking(ours, other, work.tolerance)
 
 
 def _trial(work: Work, ours: Round, other: Round, number: int) -> list[str]:
@@ -32,18 +30,18 @@ def _trial(work: Work, ours: Round, other: Round, number: int) -> list[str]:
     return found + [
         f"trial {number}: {what} val loss {a:.6f}, ours {b:.6f}"
         for what, (a, b) in losses.items()
-        if not abs(a - b) <= TOLERANCE
+        if not abs(a - b) <= work.tolerance
     ]
 
 
-def _ranking(ours: Round, other: Round) -> list[str]:
+def _ranking(ours: Round, other: Round, tolerance: float) -> list[str]:
     """Pairs in another order, where they are further apart than the tolerance."""
     mine = {number: min(trial.losses) for number, trial in ours.trials.items()}
     theirs = {number: min(trial.losses) for number, trial in other.trials.items()}
     return [
         f"trials {a} and {b} are in another order"
         for a, b in combinations(mine, 2)
-        if abs(mine[a] - mine[b]) > 2 * TOLERANCE and (mine[a] < mine[b]) != (theirs[a] < theirs[b])
+        if abs(mine[a] - mine[b]) > 2 * tolerance and (mine[a] < mine[b]) != (theirs[a] < theirs[b])
     ]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from hpo.training.lanes import COUNTS, choose_lanes
 from hpo.training.tasks import Row
 from hpo.training.trial.trial import Bench
+from tests.benchmarks import bases
 from tests.benchmarks.report import table, write
 from tests.benchmarks.steps import asked, losses, seconds, with_batch
 from tests.training.conftest import make_bench
@@ -24,11 +25,14 @@ NOISE = 0.97  # two measurements of one thing differ by so much
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints and writes; 1 if losses differ or packing is slower."""
     options = _parser().parse_args(arguments)
-    bench, _ = make_bench("data.samples=240")
+    words = ("data.samples=240", *bases.settings(options))
+    bench, _ = make_bench(*words, gpu=options.device == "cuda")
     rows = [measure(bench, tokens, options.repeats) for tokens in options.tokens]
     print(table([_shown(row) for row in rows]))
     if options.json:
-        write(options.json, {"benchmark": "packing", "tolerance": TOLERANCE, "rows": rows})
+        base = {name: getattr(options, name) for name in ("model", "device", "precision")}
+        found = {"benchmark": "packing", "base": base, "tolerance": TOLERANCE, "rows": rows}
+        write(options.json, found)
     wrong = [r for r in rows if r["loss_difference"] > TOLERANCE or r["chosen_gain"] < NOISE]
     for row in wrong:
         print(f"{row['tokens']} tokens: gain {row['chosen_gain']:.2f}, {row['loss_difference']}")
@@ -40,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--tokens", type=int, nargs="+", default=list(TOKENS))
+    bases.add_options(parser)
     return parser
 
 

@@ -18,8 +18,9 @@ from typing import Any
 
 import optuna
 
+from tests.benchmarks import bases
 from tests.benchmarks.contenders import Contender, Round, contenders, stop_processes
-from tests.benchmarks.equal import TOLERANCE, loss_difference, unequal
+from tests.benchmarks.equal import loss_difference, unequal
 from tests.benchmarks.report import table, write
 from tests.benchmarks.work import Work, make_work
 
@@ -71,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ways = _chosen(contenders(options.pack, options.runners), options.only)
     measured = [Measured(name=n, contender=c, note=c.missing) for n, c in ways.items()]
     with tempfile.TemporaryDirectory(prefix="throughput-") as folder:
-        work = make_work(Path(folder), options.configs, options.assign)
+        base = bases.settings(options)
+        work = make_work(Path(folder), options.configs, options.assign, base)
         try:
             for number in range(options.rounds):
                 measure_round(work, measured, number)
@@ -80,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
     rows = [one.as_dict() for one in measured]
     print(table([_shown(row) for row in rows]))
-    print("\n".join(_notes(rows)))
+    print("\n".join(_notes(work, rows)))
     if options.json:
         write(options.json, _payload(options, work, rows))
     return 0
@@ -97,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--set", dest="assign", action="append", default=[], help="of the study: trial.epochs=1"
     )
+    bases.add_options(parser)
     return parser
 
 
@@ -153,7 +156,7 @@ def _shown(row: dict[str, Any]) -> dict[str, str]:
     return {"way": row["name"], "what": row["what"], **figures}
 
 
-def _notes(rows: list[dict[str, Any]]) -> list[str]:
+def _notes(work: Work, rows: list[dict[str, Any]]) -> list[str]:
     """Goals, and what the table does not say."""
     notes = []
     for goal, ratio in GOALS.items():
@@ -161,7 +164,7 @@ def _notes(rows: list[dict[str, Any]]) -> list[str]:
         notes += [f"{peer['what']}: {peer['ratio']:.2f}x (goal: {ratio:g}x)" for peer in peers]
     differences = [row["loss_difference"] for row in rows if row["measured"]]
     notes.append(
-        f"largest difference of a val loss: {max(differences):.1e} (allowed: {TOLERANCE:.0e})"
+        f"largest difference of a val loss: {max(differences):.1e} (allowed: {work.tolerance:.0e})"
     )
     return notes + [f"{row['name']}: not measured: {row['note']}" for row in rows if row["note"]]
 
@@ -172,7 +175,7 @@ def _payload(options: argparse.Namespace, work: Work, rows: list[dict[str, Any]]
         "rounds": options.rounds,
         "settings": [s for s in work.settings if not s.startswith("known=")],
         "configurations": work.spec.known,
-        "tolerance": TOLERANCE,
+        "tolerance": work.tolerance,
         "goals": GOALS,
         "rows": rows,
     }

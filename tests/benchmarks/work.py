@@ -22,6 +22,7 @@ STUDY = "rsicap"
 NAME = "throughput"
 DRAW = 4
 HIGHEST_RATE = 2e-4  # from twice this on rounding alone moves losses by 1e-3: nothing could be held
+TOLERANCES = {"float32": 1e-4, "bf16": 2e-2}
 NEVER = 100_000  # COMPLETE trials before anything is pruned
 
 
@@ -35,6 +36,11 @@ class Work:
     job: dict[str, Any]
     """What peers get; `threads` is added by who starts them."""
     folder: Path
+
+    @property
+    def tolerance(self) -> float:
+        """Of a val loss: what rounding leaves between two orders of summation."""
+        return TOLERANCES[self.spec.model.precision]
 
     @property
     def evals(self) -> int:
@@ -63,11 +69,14 @@ def _deck(param: Param, chance: random.Random) -> Any:
                 yield param.low  # dropout: peers draw other masks than ours
 
 
-def make_work(folder: Path, count: int, extra: Sequence[str] = ()) -> Work:
+def make_work(
+    folder: Path, count: int, extra: Sequence[str] = (), base: Sequence[str] = ("model.device=cpu",)
+) -> Work:
     """Draws the configurations and writes the rows of the study as files, for peers to read.
 
     Args:
         extra: further settings of the study, as for `--set`.
+        base: those of the base.
     """
     space = load_study(STUDY, Options(scale="mini")).space
     configs = draw(space, count)
@@ -79,7 +88,7 @@ def make_work(folder: Path, count: int, extra: Sequence[str] = ()) -> Work:
         *extra,
         f"search.trials={count}",
         f"pruner.startup_trials={NEVER}",
-        "model.device=cpu",
+        *base,
         f"known=[{tables}]",
     )
     spec = load_study(STUDY, Options(scale="mini", name=NAME, assignments=settings))
@@ -91,6 +100,8 @@ def _job(spec: StudySpec, folder: Path) -> dict[str, Any]:
     trial = spec.trial
     job: dict[str, Any] = {
         "base": str(find_weights(spec.model.name)),
+        "device": spec.model.device,
+        "precision": spec.model.precision,
         "folder": str(folder / "trainer"),
         "pattern": QFORMER,
         "space": {name: param.model_dump(mode="json") for name, param in spec.space.items()},

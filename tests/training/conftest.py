@@ -19,9 +19,9 @@ from hpo.training.trial.trial import Listener
 SMALL = ("data.samples=40", "trial.epochs=1", "trial.evals=2", "known=[]")
 
 
-def make_bench(*assignments, zero_shot=False, study="rsicap"):
+def make_bench(*assignments, zero_shot=False, study="rsicap", gpu=False):
     study = load_study(study, Options(scale="mini", assignments=SMALL + assignments))
-    setup = Setup(study=study, memory_limit_bytes=None, gpu=False, zero_shot=zero_shot)
+    setup = Setup(study=study, memory_limit_bytes=None, gpu=gpu, zero_shot=zero_shot)
     return set_up(setup)
 
 

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 IGNORED = -100
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
 
@@ -40,12 +41,13 @@ def load_processor(job):
 
 
 def load_base(job):
-    """The stock base in float32, without a cache of keys and values, which only slows training."""
+    """The stock base on its device, without a cache of keys and values, which slows training."""
     config = InstructBlipConfig.from_pretrained(job["base"], local_files_only=True)
     config.text_config.use_cache = False
-    return InstructBlipForConditionalGeneration.from_pretrained(
-        job["base"], config=config, dtype=torch.float32, local_files_only=True
+    base = InstructBlipForConditionalGeneration.from_pretrained(
+        job["base"], config=config, dtype=DTYPES[job["precision"]], local_files_only=True
     )
+    return base.to(job["device"])
 
 
 class Rows(torch.utils.data.Dataset):
@@ -115,5 +117,7 @@ def adapted(base, job, trial):
     for module in model.modules():
         if isinstance(module, LoraLayer):
             weight = module.lora_A["default"].weight
-            nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
+            drawn = torch.empty(weight.shape)
+            nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
+            weight.data.copy_(drawn)
     return model

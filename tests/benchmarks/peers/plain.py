@@ -36,7 +36,7 @@ def train(job, trial):
     )
     losses, evaluated = [], 0
     for step, batch in enumerate(trial["batches"], 1):
-        loss = model(**collate([rows[i] for i in batch])).loss
+        loss = model(**send(collate([rows[i] for i in batch]), model)).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, job["max_grad_norm"])
         optimizer.step()
@@ -48,6 +48,11 @@ def train(job, trial):
     return {"steps": step, "losses": losses, "rows": evaluated}
 
 
+def send(batch, model):
+    """The batch where the model is."""
+    return {name: values.to(model.device) for name, values in batch.items()}
+
+
 @torch.no_grad()
 def evaluate(model, val, batch_size):
     """Mean loss per target token."""
@@ -56,7 +61,7 @@ def evaluate(model, val, batch_size):
     for first in range(0, len(val), batch_size):
         batch = collate([val[i] for i in range(first, min(first + batch_size, len(val)))])
         count = count_targets(batch)
-        total += model(**batch).loss.item() * count
+        total += model(**send(batch, model)).loss.item() * count
         tokens += count
     model.train()
     return total / tokens

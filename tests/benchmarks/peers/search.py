@@ -132,7 +132,7 @@ def arguments(job):
     """Nothing that costs time without being asked for: no checkpoints, logs or bars."""
     return TrainingArguments(
         output_dir=job["folder"],
-        use_cpu=True,
+        use_cpu=job["device"] == "cpu",
         num_train_epochs=job["epochs"],
         per_device_eval_batch_size=job["eval_batch_size"],
         max_grad_norm=job["max_grad_norm"],
