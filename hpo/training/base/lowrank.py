@@ -105,7 +105,7 @@ def _pairs(tensors: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _split(x: Tensor, rows: Sequence[int]) -> tuple[Tensor, ...]:
-    return torch.split(x, list(rows))
+    return x.split_with_sizes(rows)
 
 
 def _scaled(left: Tensor, right: Tensor, scale: float) -> Tensor:
