@@ -2,10 +2,11 @@
 
 import dataclasses
 import json
+import tempfile
 
 import pytest
 
-from tests.benchmarks import throughput
+from tests.benchmarks import bases, cache, throughput
 from tests.benchmarks.contenders import Contender, Round, Trained
 from tests.benchmarks.equal import unequal
 from tests.benchmarks.work import TOLERANCES, draw, make_work
@@ -109,3 +110,43 @@ def test_the_command_measures_every_peer_on_equal_work(tmp_path, capsys):
         assert row["ratio"] > 0 and row["ratio_end_to_end"] > 0
     printed = capsys.readouterr().out
     assert "| search-processes |" in printed and "(goal: 9x)" in printed
+
+
+TINY = {
+    "vision": {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 56,
+    },
+    "qformer": {
+        "vocab_size": 1024,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    },
+    "text": {"vocab_size": 1024, "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 1},
+}
+
+
+def test_a_base_of_random_weights_is_built_once_and_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setitem(bases.SHAPES, "tiny", TINY)
+    out = tmp_path / "cache.json"
+    words = ["--model", "random:tiny", "--batches", "4", "--repeats", "1", "--json", str(out)]
+    assert cache.main(words) == 0
+    (folder,) = (tmp_path / "hpo-random-bases").iterdir()
+    built = (folder / "model.safetensors").stat().st_mtime_ns
+    assert cache.main([*words, "--precision", "bf16"]) == 0
+    assert (folder / "model.safetensors").stat().st_mtime_ns == built
+    found = json.loads(out.read_text())
+    assert found["base"] == {"model": "random:tiny", "device": "cpu", "precision": "bf16"}
+    assert [row["what"] for row in found["rows"]] == ["training step", "evaluation"]
+    assert all(row["allowed"] > 1 and row["loss_difference"] == 0 for row in found["rows"])
+
+
+def test_a_base_that_is_not_known_is_refused():
+    with pytest.raises(SystemExit, match="random:instructblip-flan-t5-xl"):
+        cache.main(["--model", "random:blip"])
