@@ -17,10 +17,12 @@ def test_a_plan_repeats_with_its_seed_and_holds_every_kind():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("pack", "faults"), [("1", FAULT_COUNT), ("3", FAULT_COUNT // 2)])
-def test_a_study_ends_exactly_whatever_happens_to_it(capsys, pack, faults):
-    words = ["--storage", "sqlite", "--faults", str(faults), "--seed", "1", "--pack", pack]
-    failed = main(words)
+@pytest.mark.parametrize(
+    ("more", "faults"),
+    [((), FAULT_COUNT), (("--drivers", "2", "--runners", "2", "--pack", "3"), FAULT_COUNT // 2)],
+)
+def test_a_study_ends_exactly_whatever_happens_to_it(capsys, more, faults):
+    failed = main(["--storage", "sqlite", "--faults", str(faults), "--seed", "1", *more])
     printed = capsys.readouterr().out
     assert not failed, printed
     assert "ok    the total is exact" in printed and "WRONG" not in printed

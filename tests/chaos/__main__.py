@@ -26,12 +26,13 @@ SHOWN = 5  # of what speaks against a sentence
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs and audits; 0 if every check holds."""
     options = _parser().parse_args(arguments)
-    at_a_time = options.drivers * options.pack
+    at_a_time = options.drivers * options.runners * options.pack
     trials = options.trials or options.faults * 3 // 4 + at_a_time
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with world(
         options.storage,
         drivers=options.drivers,
+        runners=options.runners,
         trials=trials,
         seed=options.seed,
         pack=options.pack,
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--faults", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="of plan and study")
     parser.add_argument("--drivers", type=int, default=3)
+    parser.add_argument("--runners", type=int, default=1, help="of each driver")
     parser.add_argument("--trials", type=int, help="total of the study; else what the faults need")
     parser.add_argument("--pack", type=int, default=1, help="trials at a time on each runner")
     parser.add_argument(

@@ -38,10 +38,19 @@ class World:
     """One chaos run: its drivers, and what is broken at the moment."""
 
     def __init__(
-        self, folder: Path, base: Database, *, drivers: int, trials: int, seed: int, pack: int
+        self,
+        folder: Path,
+        base: Database,
+        *,
+        drivers: int,
+        runners: int,
+        trials: int,
+        seed: int,
+        pack: int,
     ):
         self.folder, self.database = folder, base
-        self.trials, self.seed, self.pack = trials, seed, pack
+        self.trials, self.seed = trials, seed
+        self.runners, self.pack = runners, pack
         self.more = 0
         """Trials that are asked for, again and again, until the last fault has struck."""
         self.struck_all = False
@@ -129,7 +138,7 @@ class World:
         """The command of a driver, for as many trials as are wanted now."""
         return [
             *(sys.executable, "-m", "hpo.run", "--json"),
-            *("--runners", "1", "--pack", str(self.pack)),
+            *("--runners", str(self.runners), "--pack", str(self.pack)),
             *study.options(self.folder, trials=self.trials, seed=self.seed),
             *("--runs-dir", str(self.runs), "--memory-limit", study.MEMORY_LIMIT),
         ]
@@ -146,7 +155,14 @@ class World:
 
 @contextmanager
 def world(
-    storage: str, *, drivers: int, trials: int, seed: int, pack: int, keep: Path | None
+    storage: str,
+    *,
+    drivers: int,
+    runners: int,
+    trials: int,
+    seed: int,
+    pack: int,
+    keep: Path | None,
 ) -> Iterator[World]:
     """A world that is gone afterwards, whatever happened, but for what is kept of it."""
     with ExitStack() as mess:
@@ -156,7 +172,9 @@ def world(
         base = database(storage, folder)
         mess.callback(base.close)
         base.open()
-        found = World(folder, base, drivers=drivers, trials=trials, seed=seed, pack=pack)
+        found = World(
+            folder, base, drivers=drivers, runners=runners, trials=trials, seed=seed, pack=pack
+        )
         found.runs.mkdir()
         found.small_disk = _mount(found.runs)
         if found.small_disk:
