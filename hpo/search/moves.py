@@ -23,7 +23,8 @@ def moves(slots: Sequence[Slot], live: Mapping[int, Live]) -> list[tuple[Live, S
             room = target.facts.lanes - len(target.trials) if target.facts else 0
             if more >= WORTH and _are_alike(source, target):
                 chosen = _every_second(source, live)[: min(more // 2, room)]
-                return [(one, target) for one in chosen]
+                if chosen:
+                    return [(one, target) for one in chosen]
     return []
 
 
@@ -37,5 +38,5 @@ def _are_alike(one: Slot, other: Slot) -> bool:
 def _every_second(source: Slot, live: Mapping[int, Live]) -> list[Live]:
     """Of those that may move, so that both halves have about as much to do."""
     here = [live[number] for number in source.trials if number in live]
-    free = [one for one in here if one.may_move]
-    return sorted(free, key=lambda one: one.samples_left, reverse=True)[1::2]
+    free = sorted((one for one in here if one.may_move), key=lambda one: -one.samples_left)
+    return free[1::2] or free

@@ -74,6 +74,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", default="float32", choices=tuple(PRECISIONS))
 
 
+def chosen(options: argparse.Namespace) -> dict[str, str]:
+    """What was told, for the results."""
+    return {name: getattr(options, name) for name in ("model", "device", "precision")}
+
+
 def settings(options: argparse.Namespace) -> list[str]:
     """The same as settings of a study, the base built if it is not there."""
     return [

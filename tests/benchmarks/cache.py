@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(table([_shown(row) for row in rows]))
     print(f"goal: {GOAL:.0%} of what the operations allow, losses within {TOLERANCE:g}")
     if options.json:
-        base = {name: getattr(options, name) for name in ("model", "device", "precision")}
+        base = bases.chosen(options)
         write(options.json, {"benchmark": "cache", "base": base, "goal": GOAL, "rows": rows})
     return int(any(row["loss_difference"] > TOLERANCE for row in rows))
 

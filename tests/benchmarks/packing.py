@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = [measure(bench, tokens, options.repeats) for tokens in options.tokens]
     print(table([_shown(row) for row in rows]))
     if options.json:
-        base = {name: getattr(options, name) for name in ("model", "device", "precision")}
+        base = bases.chosen(options)
         found = {"benchmark": "packing", "base": base, "tolerance": TOLERANCE, "rows": rows}
         write(options.json, found)
     wrong = [r for r in rows if r["loss_difference"] > TOLERANCE or r["chosen_gain"] < NOISE]

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 PACKAGES = ("torch", "transformers", "peft", "optuna", "accelerate")
 
 
@@ -30,12 +32,14 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 def write(path: Path, payload: Mapping[str, Any]) -> None:
     """Writes what was measured as JSON, with where, when and with what it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**_facts(), **payload}, indent=1) + "\n")
+    base = payload.get("base", {})
+    path.write_text(json.dumps({**_facts(base.get("device")), **payload}, indent=1) + "\n")
 
 
-def _facts() -> dict[str, Any]:
+def _facts(device: str | None) -> dict[str, Any]:
+    gpu = torch.cuda.get_device_name() if device == "cuda" else None
     return {
-        "device": f"CPU ({_processor()}, {os.cpu_count()} cores)",
+        "device": gpu or f"CPU ({_processor()}, {os.cpu_count()} cores)",
         "versions": {
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in PACKAGES},

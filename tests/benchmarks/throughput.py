@@ -172,6 +172,7 @@ def _notes(work: Work, rows: list[dict[str, Any]]) -> list[str]:
 def _payload(options: argparse.Namespace, work: Work, rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "benchmark": "throughput",
+        "base": bases.chosen(options),
         "rounds": options.rounds,
         "settings": [s for s in work.settings if not s.startswith("known=")],
         "configurations": work.spec.known,

@@ -82,6 +82,18 @@ def test_what_cannot_go_on_elsewhere_stays(seen, changes):
     assert chosen(*beside(seen, seen, **changes)) == []
 
 
+def test_one_that_can_goes_on_elsewhere_where_others_cannot():
+    slots, live = beside(0, 50, 0)
+    assert chosen(slots, live) == [(1, 1)]
+
+
+def test_another_runner_helps_where_the_fullest_cannot():
+    slots = [a_slot(0, range(3)), a_slot(1, (3, 4)), a_slot(2)]
+    live = {n: a_trial(slots[0], 0) for n in range(3)}
+    live |= {n: a_trial(slots[1], 50) for n in (3, 4)}
+    assert len(chosen(slots, live)) == 1 and chosen(slots, live)[0][1] == 2
+
+
 def test_while_one_is_on_its_way_the_others_stay():
     slots, live = beside(10, 20, 30, 40)
     live[0].moving_to = slots[1]
