@@ -131,8 +131,6 @@ class Driver:
         self._handle_backlog()
         self._trials.end_stranded()
         idle = bool(self.reason) or self._fill()
-        if idle and not self.reason:
-            self._trials.spread()
         self._trials.sweep()
         self._complete = idle and not self._trials.live and self._ledger.is_complete()
 
@@ -163,11 +161,11 @@ class Driver:
         """Fills the runners that have room; whether there was no trial for one of them."""
         for slot in self._pool.emptiest_first():
             if time.monotonic() >= max(self._next_ask, self._trials.rest_until):
-                device = slot.facts.device if slot.facts else ""
-                seen = self._ledger.observations(device, besides=slot.told)
+                seen = self._trials.shown(slot)
                 asked = self._ledger.ask()
                 if asked is None:
                     self._next_ask = time.monotonic() + ASK_AGAIN_S
+                    self._trials.spread()
                     return True
                 self._trials.start(slot, asked, seen)
         return False

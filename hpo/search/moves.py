@@ -5,11 +5,10 @@ database nothing changes: it is the same attempt of the same worker.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 from hpo.search.live import Live
 from hpo.search.runners.pool import Slot
-
-WORTH = 2  # trials that one runner has more than another; with 1, they would only change sides
 
 
 def moves(slots: Sequence[Slot], live: Mapping[int, Live]) -> list[tuple[Live, Slot]]:
@@ -17,14 +16,13 @@ def moves(slots: Sequence[Slot], live: Mapping[int, Live]) -> list[tuple[Live, S
     if any(one.moving_to is not None for one in live.values()):
         return []
     ready = sorted((slot for slot in slots if slot.facts), key=lambda slot: len(slot.trials))
-    for target in (slot for slot in ready if slot.has_room):
-        for source in reversed(ready):
-            more = len(source.trials) - len(target.trials)
-            room = target.facts.lanes - len(target.trials) if target.facts else 0
-            if more >= WORTH and _are_alike(source, target):
-                chosen = _every_second(source, live)[: min(more // 2, room)]
-                if chosen:
-                    return [(one, target) for one in chosen]
+    for target, source in product(ready, reversed(ready)):
+        half = (len(source.trials) - len(target.trials)) // 2  # of one more, none
+        most = min(half, target.room)
+        if most > 0 and _are_alike(source, target):
+            chosen = _every_second([one for one in live.values() if one.slot is source])[:most]
+            if chosen:
+                return [(one, target) for one in chosen]
     return []
 
 
@@ -35,8 +33,7 @@ def _are_alike(one: Slot, other: Slot) -> bool:
     return all(getattr(one.facts, name) == getattr(other.facts, name) for name in same)
 
 
-def _every_second(source: Slot, live: Mapping[int, Live]) -> list[Live]:
+def _every_second(here: Sequence[Live]) -> list[Live]:
     """Of those that may move, so that both halves have about as much to do."""
-    here = [live[number] for number in source.trials if number in live]
     free = sorted((one for one in here if one.may_move), key=lambda one: -one.samples_left)
     return free[1::2] or free

@@ -57,6 +57,10 @@ class Trials:
             )
         )
 
+    def shown(self, slot: Slot) -> dict[int, Observation]:
+        """What trials have shown of the memory there, by number, and its runner does not know."""
+        return self._ledger.observations(slot.device, besides=slot.told)
+
     def _order(self, asked: Asked, earlier: Sequence[int]) -> TrialOrder:
         """What a runner gets; `earlier`: numbers whose folders may hold a checkpoint of it."""
         return TrialOrder(
@@ -165,8 +169,7 @@ class Trials:
             reason = "handed back, as the runner that was to go on with it is gone"
             live.ending = Ending(outcome=Outcome.PREEMPTED, reason=reason)
             return False
-        device = target.facts.device if target.facts else ""
-        seen = self._ledger.observations(device, besides=target.told)
+        seen = self.shown(target)
         self._pool.release(live.slot, number, clean=event.clean)
         live.move(target, event.stats)
         self._pool.run(target, self._order(live.asked, (number, *live.asked.earlier)), seen)

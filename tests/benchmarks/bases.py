@@ -25,11 +25,11 @@ from transformers.models.blip.image_processing_pil_blip import BlipImageProcesso
 from hpo.weights import EMBEDDED
 
 MARK = "random:"
-PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
+PRECISIONS = ("float32", "bf16")
 SHAPES: dict[str, dict[str, dict[str, Any]]] = {
     "instructblip-flan-t5-xl": {
         "vision": {},  # the defaults of transformers are the published dimensions
-        "qformer": {},
+        "qformer": {"vocab_size": 30523},
         "text": {
             "vocab_size": 32128,
             "d_model": 2048,
@@ -71,7 +71,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     names = " or ".join(MARK + name for name in SHAPES)
     parser.add_argument("--model", default="mini", help=f"the embedded one, or {names}")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--precision", default="float32", choices=tuple(PRECISIONS))
+    parser.add_argument("--precision", default="float32", choices=PRECISIONS)
 
 
 def chosen(options: argparse.Namespace) -> dict[str, str]:

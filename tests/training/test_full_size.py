@@ -17,17 +17,12 @@ from hpo.training.base.lora import LoraBase
 from hpo.training.tasks.captioning import LANGUAGE, QFORMER
 from hpo.training.tasks.classification import ATTENTION
 from hpo.training.tasks.vqa import TARGETS
+from tests.benchmarks.bases import SHAPES
 
 ADAPTER_OF_RANK_8 = 2_420_736  # the published number of all parameters counts it in
+PUBLISHED = SHAPES["instructblip-flan-t5-xl"]
 FLAN_T5_XL = T5Config(
-    vocab_size=32128,
-    d_model=2048,
-    d_kv=64,
-    d_ff=5120,
-    num_layers=24,
-    num_heads=32,
-    feed_forward_proj="gated-gelu",
-    tie_word_embeddings=False,
+    feed_forward_proj="gated-gelu", tie_word_embeddings=False, **PUBLISHED["text"]
 )
 VICUNA_7B = LlamaConfig(
     vocab_size=32001,
@@ -41,7 +36,7 @@ VICUNA_7B = LlamaConfig(
 
 def on_meta(text_config):
     """An InstructBLIP of published dimensions, without memory behind it."""
-    qformer = InstructBlipQFormerConfig(vocab_size=30523)
+    qformer = InstructBlipQFormerConfig(**PUBLISHED["qformer"])
     config = InstructBlipConfig(text_config=text_config, qformer_config=qformer)
     with torch.device("meta"):
         return InstructBlipForConditionalGeneration(config)

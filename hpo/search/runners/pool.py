@@ -43,11 +43,16 @@ class Slot:
     """When its processor time was last seen to grow, while it sets up."""
 
     @property
-    def has_room(self) -> bool:
-        """Ready, and open for one more trial."""
+    def device(self) -> str:
+        """What its runner trains on; nothing before it is ready."""
+        return self.facts.device if self.facts else ""
+
+    @property
+    def room(self) -> int:
+        """How many more trials it can take now; none before it is ready."""
         if self.facts is None or self.worn or (self.alone and self.trials):
-            return False
-        return len(self.trials) < self.facts.lanes
+            return 0
+        return self.facts.lanes - len(self.trials)
 
 
 class Pool:
@@ -82,11 +87,11 @@ class Pool:
 
     def may_take(self, slot: Slot) -> bool:
         """Whether a trial that is under way may be given to it now."""
-        return slot.has_room and not self._closing
+        return slot.room > 0 and not self._closing
 
     def emptiest_first(self) -> Iterator[Slot]:
         """A slot with room, again and again while there is one, the emptiest at each moment."""
-        while with_room := [slot for slot in self.slots if slot.has_room]:
+        while with_room := [slot for slot in self.slots if slot.room > 0]:
             slot = min(with_room, key=lambda one: (len(one.trials), one.index))
             before = len(slot.trials)
             yield slot
