@@ -6,7 +6,7 @@ import tempfile
 
 import pytest
 
-from tests.benchmarks import bases, cache, throughput
+from tests.benchmarks import bases, cache, packing, throughput
 from tests.benchmarks.contenders import Contender, Round, Trained
 from tests.benchmarks.equal import unequal
 from tests.benchmarks.work import TOLERANCES, draw, make_work
@@ -145,6 +145,13 @@ def test_a_base_of_random_weights_is_built_once_and_measured(tmp_path, monkeypat
     assert found["base"] == {"model": "random:tiny", "device": "cpu", "precision": "bf16"}
     assert [row["what"] for row in found["rows"]] == ["training step", "evaluation"]
     assert all(row["allowed"] > 1 and row["loss_difference"] == 0 for row in found["rows"])
+
+
+@pytest.mark.parametrize("benchmark", [cache, packing, throughput])
+def test_a_gpu_that_is_not_there_is_said_in_one_sentence(monkeypatch, benchmark):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit, match="--device cuda: torch finds no GPU"):
+        benchmark.main(["--device", "cuda"])
 
 
 def test_a_base_that_is_not_known_is_refused():

@@ -81,6 +81,8 @@ def chosen(options: argparse.Namespace) -> dict[str, str]:
 
 def settings(options: argparse.Namespace) -> list[str]:
     """The same as settings of a study, the base built if it is not there."""
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("--device cuda: torch finds no GPU on this machine; use --device cpu")
     return [
         f"model.name={find(options.model, options.device)}",
         f"model.precision={options.precision}",
