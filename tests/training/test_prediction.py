@@ -212,6 +212,11 @@ def test_a_batch_of_evaluation_that_cannot_fit_refuses_every_trial(bench, order,
     )
     footprint = count(large)
     assert footprint.eval_bytes == pytest.approx(64 * row, rel=0.05)
+    batch = bench.task.collate([shortest] * 64)
+    known = [*bench.task.model.parameters(), *batch.values()]
+    with torch.no_grad(), LiveBytes(known) as live:
+        bench.task.losses(batch)
+    assert 0.5 * live.peak <= footprint.eval_bytes <= live.peak
     for capacity, fits in ((footprint.eval_bytes, False), (4 * footprint.eval_bytes, True)):
         memory = MemoryModel(footprint=footprint, capacity_bytes=capacity)
         finished = attempt(

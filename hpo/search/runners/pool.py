@@ -181,11 +181,16 @@ class Pool:
         self.slots.clear()
 
     def _spawn(self, index: int) -> RunnerProcess:
-        process = RunnerProcess(gpu=self._placement.gpus[index], log=self._log(index))
+        limit_bytes = self._placement.memory_limit_bytes
+        process = RunnerProcess(
+            gpu=self._placement.gpus[index],
+            log=self._log(index),
+            limited=limit_bytes is not None,
+        )
         process.send(
             Setup(
                 study=self._study,
-                memory_limit_bytes=self._placement.memory_limit_bytes,
+                memory_limit_bytes=limit_bytes,
                 gpu=self._placement.gpus[index] is not None,
                 zero_shot=index == 0 and not self.zero_shot_known,
                 pack=self._placement.pack or self._lanes,

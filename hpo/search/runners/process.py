@@ -16,6 +16,11 @@ CHUNK = 1 << 16
 KEPT_LOG_LINES = 40
 CLOSE_S = 5.0
 KEPT_KERNELS = "256"  # oneDNN's, compiled for a shape each, about 1 MB; 1,024 otherwise
+KEEPS_MEMORY = {  # glibc: between steps, pages are kept, and large; a step takes 6% less on a CPU
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
 PRIVATE = {VARIABLE, FILE_VARIABLE, "PGPASSWORD", "PGPASSFILE", "MYSQL_PWD"}
 
 
@@ -40,7 +45,8 @@ class Death:
 class RunnerProcess:
     """A child process that speaks `hpo.protocol`; reading never blocks."""
 
-    def __init__(self, *, gpu: str | None, log: Path) -> None:
+    def __init__(self, *, gpu: str | None, log: Path, limited: bool = False) -> None:
+        """`limited`: whether its memory is to be."""
         self._log = log
         self._kernel_kills = kernel_kills()
         self._buffer = b""
@@ -53,7 +59,7 @@ class RunnerProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log_file,
-                env=_environment(gpu),
+                env=_environment(gpu, limited=limited),
                 start_new_session=True,  # Ctrl-C at the terminal must not reach it
             )
         assert self._process.stdout is not None
@@ -152,8 +158,9 @@ class RunnerProcess:
         return "\n".join(line for line in lines[-KEPT_LOG_LINES:] if line.strip())
 
 
-def _environment(gpu: str | None) -> dict[str, str]:
+def _environment(gpu: str | None, *, limited: bool) -> dict[str, str]:
     """The runner's environment: its GPU, offline, quiet; no database in it."""
+    kept = {} if limited else KEEPS_MEMORY
     changed = {
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_VERBOSITY": "error",
@@ -167,4 +174,4 @@ def _environment(gpu: str | None) -> dict[str, str]:
         "CUDA_VISIBLE_DEVICES": gpu or "",
     }
     inherited = {k: v for k, v in os.environ.items() if k not in PRIVATE}
-    return inherited | changed
+    return kept | inherited | changed

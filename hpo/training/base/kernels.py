@@ -1,6 +1,6 @@
 """Faster kernels for the operations of a frozen base: they compute the same, but for rounding.
 
-Norms and token losses pass over memory less often, and their backward is written out.
+Norms pass over memory less often, and their backward is written out.
 
 torch multiplies float32 on the CPU by MKL, which leaves half of AVX-512 unused on processors that
 are not Intel's; oneDNN, which torch takes for other types, does not, and is twice as fast on AMD's
@@ -93,31 +93,6 @@ class _RmsNorm(torch.autograd.Function):
         to_x = gradient * ctx.weight
         along = (to_x * x).sum(-1, keepdim=True).mul_(scale.pow(3)).div_(x.shape[-1])
         return to_x.mul_(scale).addcmul_(x, along, value=-1.0), None
-
-
-class _TokenLosses(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, logits_NV: Tensor, labels_N: Tensor) -> Tensor:
-        shares_NV = logits_NV.softmax(1)
-        places_N1 = labels_N.clamp(min=0).unsqueeze(1)
-        ctx.save_for_backward(shares_NV, places_N1, labels_N)
-        below_N = logits_NV.amax(1).sub_(logits_NV.gather(1, places_N1).squeeze(1))
-        return below_N.sub_(shares_NV.amax(1).log_()).masked_fill_(labels_N < 0, 0.0)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient_N: Tensor) -> tuple[Tensor, None]:
-        shares_NV, places_N1, labels_N = ctx.saved_tensors
-        gradient_N1 = gradient_N.masked_fill(labels_N < 0, 0.0).unsqueeze(1)
-        return (shares_NV * gradient_N1).scatter_add_(1, places_N1, -gradient_N1), None
-
-
-def token_losses(logits_NV: Tensor, labels_N: Tensor) -> Tensor:
-    """Cross entropy (N,) of float32 logits, with fewer passes over memory than torch's.
-
-    It is 0 where a label is negative, and has no gradient there.
-    """
-    return cast(Tensor, _TokenLosses.apply(logits_NV, labels_N))  # type: ignore[no-untyped-call]
 
 
 def use_faster_kernels(model: nn.Module, device: torch.device, *, limited: bool) -> None:

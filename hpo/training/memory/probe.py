@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from hpo.errors import DataError
 from hpo.specs import TrialConfig, TrialOrder
+from hpo.training.base.cross_entropy import token_by_token
 from hpo.training.memory.footprint import Footprint
 from hpo.training.tasks import Row
 from hpo.training.trial.trial import Bench, new_adapter
@@ -75,9 +76,10 @@ def count(bench: Bench) -> Footprint:
     row, size = found[0]
     row_bytes, token_bytes = _below([(row.length, size) for row, size in found])
     rank_bytes = ((_held(bench, row, rank=RANK) or size) - size) / (RANK - 1)
+    once_bytes = max(0, 2 * size - (_held(bench, row, times=2) or size))  # however many rows
     return Footprint(
         base_bytes=sum(base.values()),
-        row_bytes=row_bytes - rank_bytes,
+        row_bytes=row_bytes - rank_bytes - once_bytes,
         token_bytes=token_bytes,
         rank_bytes=rank_bytes,
         dropout_bytes=(_held(bench, row, dropout=0.5) or size) - size,
@@ -85,15 +87,18 @@ def count(bench: Bench) -> Footprint:
     )
 
 
-def _held(bench: Bench, row: Row, **changes: Any) -> int | None:
-    """Bytes that a row holds at the end of its forward pass; None if it cannot be tried."""
+def _held(bench: Bench, row: Row, *, times: int = 1, **changes: Any) -> int | None:
+    """Bytes that a row, so many times, holds at the end of its forward pass.
+
+    None if it cannot be tried.
+    """
     adapter = new_adapter(bench, one_row_order(**changes))
     try:
-        batch = bench.task.collate([row])
+        batch = bench.task.collate([row] * times)
     except DataError:
         return None
     with (
-        bench.base.attached([adapter], [1], learns=True),
+        bench.base.attached([adapter], [times], learns=True),
         LiveBytes([*_base(bench), adapter.flat, *batch.values()]) as live,
     ):
         kept = bench.task.losses(batch)
@@ -102,17 +107,27 @@ def _held(bench: Bench, row: Row, **changes: Any) -> int | None:
     return held
 
 
-@torch.no_grad()
 def _evaluated(bench: Bench) -> int:
-    """The most that a batch surely holds in evaluation: as if all its rows were the shortest."""
+    """The most that a batch surely holds in evaluation: as if all its rows were the shortest.
+
+    By what a second row adds, as something is held once for all rows.
+    """
+    row = min(bench.val, key=lambda row: row.length)
     try:
-        batch = bench.task.collate([min(bench.val, key=lambda row: row.length)])
-        with LiveBytes([*_base(bench), *batch.values()]) as live:
-            bench.task.losses(batch)
+        added = _peak(bench, [row, row]) - _peak(bench, [row])
     except DataError:
         return 0
+    return added * min(bench.study.trial.eval_batch_size, len(bench.val))
+
+
+@torch.no_grad()
+def _peak(bench: Bench, rows: Sequence[Row]) -> int:
+    """The most bytes that rows hold in evaluation."""
+    batch = bench.task.collate(rows)
+    with token_by_token(), LiveBytes([*_base(bench), *batch.values()]) as live:
+        bench.task.losses(batch)
     most: int = live.peak
-    return most * min(bench.study.trial.eval_batch_size, len(bench.val))
+    return most
 
 
 def _base(bench: Bench) -> list[Tensor]:

@@ -5,7 +5,8 @@ The stock transformers model and processor. The forward pass goes through the mo
 checked on the way.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,8 +26,8 @@ from hpo.data.examples import tidy
 from hpo.errors import DataError
 from hpo.specs import TrialConfig
 from hpo.training.base.batch import send
+from hpo.training.base.cross_entropy import head_losses
 from hpo.training.base.features import SLOT, Features, Prefix
-from hpo.training.base.kernels import token_losses
 from hpo.training.base.losses import Losses, row_sums
 from hpo.training.base.pixels import PixelCache
 from hpo.training.base.pretrained import identity_of, load_pretrained
@@ -227,23 +228,34 @@ class Captioning:
         if self._seq2seq:
             shift = self._stock.language_model.prepare_decoder_input_ids_from_labels
             extra["decoder_input_ids"] = shift(labels)
-        logits_BTV = self._stock(
-            pixel_values=None,
-            qformer_input_ids=batch["qformer_input_ids"],
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            mm_encoder_outputs={"image": features},
-            use_cache=False,
-            **extra,
-        ).logits
+        with self._without_head() as head:
+            hidden_BTD = self._stock(
+                pixel_values=None,
+                qformer_input_ids=batch["qformer_input_ids"],
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                mm_encoder_outputs={"image": features},
+                use_cache=False,
+                **extra,
+            ).logits
         if not self._seq2seq:
-            logits_BTV, labels = logits_BTV[:, :-1], labels[:, 1:]
-        losses_N = token_losses(logits_BTV.flatten(0, 1).float(), labels.flatten())
+            hidden_BTD, labels = hidden_BTD[:, :-1], labels[:, 1:]
+        losses_N = head_losses(head, hidden_BTD.flatten(0, 1), labels.flatten())
         places = {
             "query embeddings": row_sums(query_embeddings),
             "language projection": row_sums(features.pooler_output),
         }
         return Losses(rows=losses_N.view(labels.shape).sum(1), places=places)
+
+    @contextmanager
+    def _without_head(self) -> Iterator[nn.Module]:
+        """Within it the language model gives hidden states as its logits; its head."""
+        language = self._stock.language_model
+        head, language.lm_head = language.lm_head, nn.Identity()
+        try:
+            yield head
+        finally:
+            language.lm_head = head
 
     def weights(self, rows: Sequence[CaptionRow], config: TrialConfig) -> Tensor | None:
         """Captions weigh the same."""

@@ -21,8 +21,8 @@ from hpo.data.examples import tidy
 from hpo.errors import DataError
 from hpo.specs import TrialConfig
 from hpo.training.base.batch import send
+from hpo.training.base.cross_entropy import token_losses
 from hpo.training.base.features import Features, Prefix
-from hpo.training.base.kernels import token_losses
 from hpo.training.base.losses import Losses
 from hpo.training.base.pixels import PixelCache
 from hpo.training.base.pretrained import identity_of, load_pretrained
