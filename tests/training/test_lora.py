@@ -52,7 +52,7 @@ def test_a_part_adds_the_same_whether_it_learns_or_only_answers(rows):
     drawn = torch.Generator().manual_seed(0)
     base = nn.Linear(6, 10).requires_grad_(False)
     a, b = torch.randn(3, 6, generator=drawn), torch.randn(3, 10, generator=drawn)
-    part = Part(a=a.requires_grad_(), b=b.requires_grad_(), scale=0.7, keep=None)
+    part = Part(a=a, b=b, scale=0.7, keep=None, gradients=[], place=0)
     x = torch.randn(rows, 6, generator=drawn)
     learning = adapted(base, x, [rows], [part])
     assert learning.requires_grad
@@ -65,7 +65,9 @@ def test_a_part_adds_the_same_whether_it_learns_or_only_answers(rows):
 
 def test_rows_without_a_part_stay_as_the_base_has_them():
     base = nn.Linear(6, 10).requires_grad_(False)
-    part = Part(a=torch.ones(3, 6), b=torch.ones(3, 10), scale=1.0, keep=None)
+    part = Part(
+        a=torch.ones(3, 6), b=torch.ones(3, 10), scale=1.0, keep=None, gradients=[], place=0
+    )
     x = torch.randn(7, 6, generator=torch.Generator().manual_seed(0))
     found = adapted(base, x, [4, 3], [None, part])
     assert torch.equal(found[:4], base(x)[:4])

@@ -166,6 +166,7 @@ def test_a_batch_holds_what_its_rows_were_counted_to_hold(bench, order, rank, dr
     with bench.base.attached([adapter], [6], learns=True), LiveBytes(known) as live:
         losses = bench.task.losses(batch)
         held = live.now
+        adapter.begin()
         torch.autograd.backward(losses.rows.sum())
     counted = bench.memory.footprint.demand(
         rows=6, length=rows[0].length, rank=rank, dropout=dropout, trainable=0

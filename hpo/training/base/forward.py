@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hpo.training.base.lora import Adapter, LoraBase
 from hpo.training.base.losses import Losses
+from hpo.training.base.lowrank import ANCHOR
 from hpo.training.tasks import Row, Task
 
 T = TypeVar("T")
@@ -49,12 +50,19 @@ def compute(task: Task, base: LoraBase, asked: Sequence[Forward]) -> list[Losses
         found = [_weighted(losses, one) for losses, one in zip(found, asked, strict=True)]
         if learns:
             means = [f.rows.sum() / one.targets for f, one in zip(found, asked, strict=True)]
-            weights = [weight for adapter in adapters for weight in adapter.weights]
-            loss = torch.stack(means).sum()
-            gradients = iter(torch.autograd.grad(loss, weights, materialize_grads=True))
-            for adapter in adapters:
-                adapter.learn(list(islice(gradients, len(adapter.weights))))
+            _learn(torch.stack(means).sum(), adapters)
     return [replace(losses, rows=losses.rows.detach()) for losses in found]
+
+
+def _learn(loss: Tensor, adapters: Sequence[Adapter]) -> None:
+    """Adds the gradients of a loss to those of the adapters."""
+    for adapter in adapters:
+        adapter.begin()
+    heads = [weight for adapter in adapters for weight in adapter.head_weights]
+    _, *found = torch.autograd.grad(loss, [ANCHOR, *heads], allow_unused=True)
+    gradients = iter(found)
+    for adapter in adapters:
+        adapter.learn(list(islice(gradients, len(adapter.head_weights))))
 
 
 def _weighted(losses: Losses, asked: Forward) -> Losses:

@@ -192,7 +192,7 @@ class Adapter:
     """One trial's A and B of its layers, and its head, views into one flat parameter (P,).
 
     Flat, because clipping, the optimizer and the copy of the best state are then one operation
-    each. The views share its memory, and are leaves: their gradients are asked for one by one.
+    each. The views share its memory.
     """
 
     def __init__(
@@ -217,8 +217,14 @@ class Adapter:
         self.generator = torch.Generator(device).manual_seed(seed)
         flat = self._initial(torch.Generator().manual_seed(seed), len(low_rank), head)
         self.flat = nn.Parameter(flat.to(device=device, dtype=dtype))
-        self.weights = [view.requires_grad_() for view in self._views(self.flat.detach())]
-        """A, B transposed, A, B transposed, ... of its layers, then the head's."""
+        views = self._views(self.flat.detach())
+        self._low_rank = views[: len(low_rank)]
+        """A, B transposed, A, B transposed, ... of its layers."""
+        self.head_weights = [view.requires_grad_() for view in views[len(low_rank) :]]
+        """Leaves: their gradients are asked for one by one."""
+        self._gradient: Tensor | None = None
+        self._gradients: list[Tensor] = []
+        """Those of a backward pass under way, views into it."""
 
     def _initial(self, generator: torch.Generator, low_rank: int, head: list[Tensor]) -> Tensor:
         """A as PEFT draws it (Kaiming uniform, a = sqrt 5), B zero; on the CPU, in float32."""
@@ -242,9 +248,18 @@ class Adapter:
         pieces = torch.split(flat, [math.prod(shape) for shape in self._shapes])
         return [piece.view(s) for piece, s in zip(pieces, self._shapes, strict=True)]
 
-    def learn(self, gradients: Sequence[Tensor]) -> None:
-        """Adds gradients of `weights` to that of the flat parameter."""
-        gradient = torch.cat([one.flatten() for one in gradients])
+    def begin(self) -> None:
+        """A backward pass is to come, which adds up the gradients of A and B."""
+        self._gradient = torch.zeros_like(self.flat.detach())
+        self._gradients[:] = self._views(self._gradient)
+
+    def learn(self, head_gradients: Sequence[Tensor]) -> None:
+        """Adds what the backward pass found to the gradient of the flat parameter."""
+        gradient, self._gradient = self._gradient, None
+        assert gradient is not None
+        for own, found in zip(self._gradients[len(self._low_rank) :], head_gradients, strict=True):
+            own.copy_(found)
+        self._gradients.clear()
         self.flat.grad = gradient if self.flat.grad is None else self.flat.grad.add_(gradient)
 
     def part(self, index: int, shape: tuple[int, ...], longest: int) -> Part | None:
@@ -258,15 +273,17 @@ class Adapter:
         if place is None:
             return None
         return Part(
-            a=self.weights[place],
-            b=self.weights[place + 1],
+            a=self._low_rank[place],
+            b=self._low_rank[place + 1],
             scale=self.alpha / self.rank,
             keep=self._keep(shape, longest),
+            gradients=self._gradients,
+            place=place,
         )
 
     def head(self, x: Tensor) -> Tensor:
         """(B, ..., out) of its head for x (B, ..., in)."""
-        weight, *bias = self.weights[2 * len(self.layers) :]
+        weight, *bias = self.head_weights
         return functional.linear(x.to(weight.dtype), weight, *bias)
 
     def _keep(self, shape: tuple[int, ...], longest: int) -> Tensor | None:

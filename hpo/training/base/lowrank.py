@@ -1,11 +1,12 @@
 """A frozen Linear and what trials add to it, as one operation with one backward.
 
-Autograd alone would record a dozen small operations a layer and copy the result twice. Products
-with a side of `rank` are computed transposed, (r, in) (in, n): CPU libraries take three times as
-long for them the other way round.
+Autograd alone would record a dozen small operations a layer and copy the result twice; it is not
+told of A and B, whose gradients are added up where the trial wants them. Products with a side of
+`rank` are computed transposed, (r, in) (in, n): CPU libraries take three times as long for them
+the other way round.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, cast
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from hpo.training.base.kernels import gradient_product, product
+
+ANCHOR = torch.zeros((), requires_grad=True)
+"""Whoever asks for its gradient, which there is none of, has those of all parts computed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +32,10 @@ class Part:
     scale: float
     keep: Tensor | None
     """(n, in): 0 where dropout strikes, else 1 / (1 - dropout); None without dropout."""
+    gradients: Sequence[Tensor]
+    """Of the trial's weights, there by the time of the backward pass; added to."""
+    place: int
+    """Of A's among them; B's is the next."""
 
 
 def adapted(
@@ -42,8 +50,7 @@ def adapted(
     if len(parts) == 1 and (part := parts[0]) and _is_better_merged(base, x, part):
         merged = torch.addmm(base.weight, part.b.t(), part.a, alpha=part.scale)
         return product(base, x, merged)
-    weights = [weight for part in parts if part for weight in (part.a, part.b)]
-    result = _Adapted.apply(x, base, rows, parts, *weights)  # type: ignore[no-untyped-call]
+    result = _Adapted.apply(x, base, rows, parts, ANCHOR)  # type: ignore[no-untyped-call]
     return cast(Tensor, result)
 
 
@@ -63,60 +70,50 @@ class _Adapted(torch.autograd.Function):
         base: nn.Linear,
         rows: Sequence[int],
         parts: Sequence[Part | None],
-        *weights: Tensor,
+        anchor: Tensor,
     ) -> Tensor:
-        result = product(base, x)
-        wide = result.to(weights[0].dtype)
-        kept: list[Tensor] = []
+        result, dtype = product(base, x), next(part.a.dtype for part in parts if part)
+        x, wide = x.to(dtype), result.to(dtype)
+        kept: list[tuple[Part, Tensor, Tensor] | None] = []
         for part, own, added in zip(parts, _split(x, rows), _split(wide, rows), strict=True):
             if part is None:
+                kept.append(None)
                 continue
-            dropped = own.to(part.a.dtype)
-            dropped = dropped if part.keep is None else dropped * part.keep
+            dropped = own if part.keep is None else own * part.keep
             low_rank = part.a.mm(dropped.t())
             added.addmm_(low_rank.t(), part.b, alpha=part.scale)
-            kept += (dropped, low_rank)
-        ctx.base, ctx.rows, ctx.parts = base, rows, parts
-        ctx.save_for_backward(*kept)
+            kept.append((part, dropped, low_rank))
+        ctx.base, ctx.rows, ctx.dtype, ctx.kept = base, rows, dtype, kept
         return wide.to(result.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        kept = _pairs(ctx.saved_tensors)
         to_x = gradient_product(ctx.base, gradient) if ctx.needs_input_grad[0] else None
         to_own = repeat(None) if to_x is None else _split(to_x, ctx.rows)
-        to_weights: list[Tensor] = []
-        for part, own, to in zip(ctx.parts, _split(gradient, ctx.rows), to_own, strict=False):
-            if part is None:
+        kept, ctx.kept = ctx.kept, None  # let go of layer by layer
+        own_gradients = _split(gradient.to(ctx.dtype), ctx.rows)
+        for one, own, to in zip(kept, own_gradients, to_own, strict=False):
+            if one is None:
                 continue
-            dropped, low_rank = next(kept)
-            own = own.to(part.a.dtype)
-            to_low_rank = _scaled(part.b, own.t(), part.scale)
-            to_weights += (to_low_rank.mm(dropped), _scaled(low_rank, own, part.scale))
+            part, dropped, low_rank = one
+            to_low_rank = part.b.mm(own.t())
+            part.gradients[part.place].addmm_(to_low_rank, dropped, alpha=part.scale)
+            part.gradients[part.place + 1].addmm_(low_rank, own, alpha=part.scale)
             if to is not None:
                 _add(to, to_low_rank.t(), part)
-        del ctx.parts  # masks are let go of layer by layer
-        return to_x, None, None, None, *to_weights
-
-
-def _pairs(tensors: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    return zip(tensors[::2], tensors[1::2], strict=True)
+        return to_x, None, None, None, None
 
 
 def _split(x: Tensor, rows: Sequence[int]) -> tuple[Tensor, ...]:
     return x.split_with_sizes(rows)
 
 
-def _scaled(left: Tensor, right: Tensor, scale: float) -> Tensor:
-    """Their product times a number, in one operation."""
-    return torch.addmm(left.new_empty(()), left, right, beta=0.0, alpha=scale)
-
-
 def _add(to_x: Tensor, to_low_rank: Tensor, part: Part) -> None:
     """Adds the gradient of a part's input (n, in) to that of the layer's, in place."""
-    if part.keep is None and to_x.dtype == part.a.dtype:
-        to_x.addmm_(to_low_rank, part.a)
-        return
-    added = to_low_rank.mm(part.a)
-    to_x.add_(added if part.keep is None else added.mul_(part.keep))
+    if part.keep is not None:
+        to_x.addcmul_(to_low_rank.mm(part.a), part.keep, value=part.scale)
+    elif to_x.dtype == part.a.dtype:
+        to_x.addmm_(to_low_rank, part.a, alpha=part.scale)
+    else:
+        to_x.add_(to_low_rank.mm(part.a), alpha=part.scale)
