@@ -2,6 +2,7 @@
 
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -64,4 +65,15 @@ def test_a_base_that_does_not_fit_is_said_in_one_sentence(tmp_path, mini_study):
     (failed,), _ = alive(process)
     assert failed.kind == "setup_failed"
     assert "does not fit into the memory" in failed.message
+    process.close()
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_only_a_runner_without_a_limit_keeps_freed_memory(tmp_path, monkeypatch, limited):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "4096")
+    process = RunnerProcess(gpu=None, log=tmp_path / "runner.log", limited=limited)
+    given = Path(f"/proc/{process._process.pid}/environ").read_bytes().split(b"\0")
+    assert (b"GLIBC_TUNABLES=glibc.malloc.hugetlb=1" in given) is not limited
+    assert b"MALLOC_TRIM_THRESHOLD_=4096" in given, "what the user sets wins"
+    process.kill()
     process.close()
