@@ -46,7 +46,7 @@ class RunnerProcess:
     """A child process that speaks `hpo.protocol`; reading never blocks."""
 
     def __init__(self, *, gpu: str | None, log: Path, limited: bool = False) -> None:
-        """`limited`: whether its memory is to be."""
+        """`limited`: whether its memory is to be limited."""
         self._log = log
         self._kernel_kills = kernel_kills()
         self._buffer = b""

@@ -59,7 +59,7 @@ def _learn(loss: Tensor, adapters: Sequence[Adapter]) -> None:
     for adapter in adapters:
         adapter.begin()
     heads = [weight for adapter in adapters for weight in adapter.head_weights]
-    _, *found = torch.autograd.grad(loss, [ANCHOR, *heads], allow_unused=True)
+    _, *found = torch.autograd.grad(loss, [ANCHOR, *heads], materialize_grads=True)
     gradients = iter(found)
     for adapter in adapters:
         adapter.learn(list(islice(gradients, len(adapter.head_weights))))
