@@ -19,6 +19,7 @@ from hpo.training.base.forward import Forward, alone, compute
 from hpo.training.base.kernels import use_faster_kernels
 from hpo.training.base.lora import LoraBase
 from hpo.training.base.losses import NonFiniteError
+from hpo.training.base.masks import leave_masks_unread
 from hpo.training.cache import cache_features, share
 from hpo.training.memory.gauge import MemoryGauge
 from hpo.training.memory.prediction import MemoryModel
@@ -72,6 +73,7 @@ def set_up(setup: Setup) -> tuple[Bench, BaseFacts]:
     gauge = MemoryGauge(device, setup.memory_limit_bytes)
     examples = read_examples(study.data)
     task = _load(setup, examples, device)
+    leave_masks_unread(device)
     use_faster_kernels(task.model, device, limited=setup.memory_limit_bytes is not None)
     _hold_objective(study.objective, task)
     base_parameters = sum(p.numel() for p in task.model.parameters())

@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from hpo.training.base.batch import sent
 from hpo.training.base.lora import Adapter, LoraBase
 from hpo.training.base.losses import Losses
 from hpo.training.base.lowrank import ANCHOR
@@ -68,7 +69,7 @@ def _learn(loss: Tensor, adapters: Sequence[Adapter]) -> None:
 def _weighted(losses: Losses, asked: Forward) -> Losses:
     if asked.weights is None:
         return losses
-    return replace(losses, rows=losses.rows * asked.weights.to(losses.rows.device))
+    return replace(losses, rows=losses.rows * sent(asked.weights, losses.rows.device))
 
 
 def alone(task: Task, base: LoraBase, work: Generator[Forward, Losses, T]) -> T:

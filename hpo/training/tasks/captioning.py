@@ -1,8 +1,9 @@
 """Captioning with InstructBLIP (Dai et al. 2023, arXiv:2305.06500), FLAN-T5 and Vicuna variants.
 
 The stock transformers model and processor. The forward pass goes through the model's own
-`get_image_features` and `forward`, in two calls, so that query embeddings and projection can be
-checked on the way.
+`get_image_features` and then its language model, so that query embeddings and projection can be
+checked on the way. What an image's tokens are takes the first places of its prompt, as in the
+model's own `forward`, which looks for them token by token: a GPU would be waited for.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -201,9 +202,9 @@ class Captioning:
             "attention_mask": attention_mask,
             "labels": pad_sequence([torch.tensor(ids) for ids in labels], True, IGNORED),
         }
-        counts = (input_ids == self._stock.config.image_token_id).sum(1)
-        if not bool((counts == self._queries).all()):
-            raise AssertionError(f"{counts.tolist()} image tokens in the rows of a batch")
+        of_image = input_ids == self._stock.config.image_token_id
+        if not of_image[:, : self._queries].all() or of_image[:, self._queries :].any():
+            raise AssertionError(f"image tokens are not the first {self._queries} of a prompt")
         return send(batch, self._stock.device)
 
     def _pad(
@@ -229,12 +230,9 @@ class Captioning:
             shift = self._stock.language_model.prepare_decoder_input_ids_from_labels
             extra["decoder_input_ids"] = shift(labels)
         with self._without_head() as head:
-            hidden_BTD = self._stock(
-                pixel_values=None,
-                qformer_input_ids=batch["qformer_input_ids"],
-                input_ids=batch["input_ids"],
+            hidden_BTD = self._stock.language_model(
+                inputs_embeds=self._embedded(batch["input_ids"], features.pooler_output),
                 attention_mask=batch["attention_mask"],
-                mm_encoder_outputs={"image": features},
                 use_cache=False,
                 **extra,
             ).logits
@@ -246,6 +244,11 @@ class Captioning:
             "language projection": row_sums(features.pooler_output),
         }
         return Losses(rows=losses_N.view(labels.shape).sum(1), places=places)
+
+    def _embedded(self, input_ids: Tensor, image: Tensor) -> Tensor:
+        """Tokens (B, T) as the language model takes them (B, T, D), images (B, Q, D) first."""
+        words: Tensor = self._stock.get_input_embeddings()(input_ids)
+        return torch.cat([image.to(words.dtype), words[:, self._queries :]], 1)
 
     @contextmanager
     def _without_head(self) -> Iterator[nn.Module]:
