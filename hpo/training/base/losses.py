@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+LOSS = "loss"
+
 
 class NonFiniteError(Exception):
     """A NaN or an infinity appeared; says where first, and in which step if not in the last."""
@@ -42,11 +44,20 @@ class Losses:
             for i, part in enumerate(rows)
         ]
 
-    def check(self, step: int | None = None) -> None:
+    def named(self) -> list[tuple[str, Tensor]]:
+        """Every place with its values, the losses last."""
+        return [*self.places.items(), (LOSS, self.rows)]
+
+    def check(self) -> None:
         """Raises NonFiniteError with the first place that holds a NaN or an infinity."""
-        for name, values in {**self.places, "loss": self.rows}.items():
-            if not bool(torch.isfinite(values).all()):
-                raise NonFiniteError(name, step)
+        check_finite(self.named())
+
+
+def check_finite(named: Sequence[tuple[str, Tensor]], step: int | None = None) -> None:
+    """Raises NonFiniteError with the first place that holds a NaN or an infinity."""
+    for name, values in named:
+        if not bool(torch.isfinite(values).all()):
+            raise NonFiniteError(name, step)
 
 
 def row_sums(values: Tensor) -> Tensor:

@@ -71,8 +71,7 @@ def _step(run: Run, rows: Sequence[Row]) -> Generator[Forward, Losses, None]:
     run.samples_seen += len(rows)
     run.unread.append(
         Step(
-            step=run.step,
-            samples_seen=run.samples_seen,
+            run,
             learning_rate=rate,
             targets=asked[0].targets,
             losses=found,

@@ -13,8 +13,9 @@ from torch import Tensor
 from hpo.errors import DataError
 from hpo.protocol import Stop
 from hpo.specs import EvalPoint, Measures, Objective, Scalar, StudySpec, TrialOrder
+from hpo.training.base.batch import Fetched
 from hpo.training.base.lora import Adapter, LoraBase
-from hpo.training.base.losses import Losses, NonFiniteError
+from hpo.training.base.losses import LOSS, Losses, check_finite
 from hpo.training.memory.gauge import MemoryGauge
 from hpo.training.memory.prediction import MemoryModel
 from hpo.training.tasks import Row, Task
@@ -66,18 +67,30 @@ class Listener:
     """Called before a file is written; does not return if the trial may be another's by now."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Step:
     """An optimizer step that was taken; a GPU may still be at it."""
 
-    step: int
-    samples_seen: int
-    learning_rate: float
-    targets: float
-    losses: Sequence[Losses]
-    """Of the parts of its batch."""
-    gradient_norm: Tensor
-    """() before clipping."""
+    def __init__(
+        self,
+        run: "Run",
+        *,
+        learning_rate: float,
+        targets: float,
+        losses: Sequence[Losses],
+        gradient_norm: Tensor,
+    ) -> None:
+        """The step that `run` has just taken.
+
+        Args:
+            targets: what the mean loss is over.
+            losses: of the parts of its batch.
+            gradient_norm: () before clipping.
+        """
+        self._step, self._samples_seen = run.step, run.samples_seen
+        self._learning_rate, self._targets = learning_rate, targets
+        named = [one for part in losses for one in part.named()]
+        self._places = [*(name for name, _ in named), "gradient"]
+        self._numbers = Fetched([*(values for _, values in named), gradient_norm])
 
     def read(self, run: "Run") -> dict[str, Scalar]:
         """The step as a line of the curve; waits for it.
@@ -85,17 +98,15 @@ class Step:
         Raises:
             NonFiniteError: names the first place of a NaN or an infinity.
         """
-        for losses in self.losses:
-            losses.check(self.step)
-        norm = float(self.gradient_norm)
-        if not math.isfinite(norm):
-            raise NonFiniteError("gradient", self.step)
+        named = list(zip(self._places, self._numbers.read(), strict=True))
+        check_finite(named, self._step)
+        losses = [values for name, values in named if name == LOSS]
         return {
-            "step": self.step,
-            "samples_seen": self.samples_seen,
-            "train_loss": sum(float(losses.rows.sum()) for losses in self.losses) / self.targets,
-            "learning_rate": self.learning_rate,
-            "gradient_norm": norm,
+            "step": self._step,
+            "samples_seen": self._samples_seen,
+            "train_loss": sum(float(values.sum()) for values in losses) / self._targets,
+            "learning_rate": self._learning_rate,
+            "gradient_norm": float(named[-1][1]),
             "samples_per_s": round(run.samples_per_s, 2),
             "memory_bytes": run.bench.gauge.peak_bytes(),
         }

@@ -1,14 +1,16 @@
-"""A pass reads nothing back from the device: a GPU would be waited for."""
+"""Training reads nothing back from the device at once: a GPU would be waited for."""
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 
 from hpo.training.base.forward import compute
 from hpo.training.base.masks import leave_masks_unread, unread_mask
+from hpo.training.pack import Pack
+from hpo.training.trial import loop
 from tests.benchmarks.steps import asked, losses
-from tests.training.conftest import make_bench
+from tests.training.conftest import Ear, make_bench
 from tests.training.oracle import SUBJECTS
 
 READING = {"_local_scalar_dense", "equal", "masked_scatter_backward", "masked_select", "nonzero"}
@@ -44,6 +46,21 @@ def unread(looking):
     leave_masks_unread(torch.device("cuda"))
 
 
+@pytest.fixture
+def hidden_batches(bench, monkeypatch):
+    """What is read as a batch is made, on the CPU, is not noted."""
+
+    def hidden(function):
+        def call(*arguments):
+            with _disable_current_modes():
+                return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(bench.task, "collate", hidden(bench.task.collate))
+    monkeypatch.setattr(loop, "learning", hidden(loop.learning))
+
+
 @pytest.fixture(
     scope="module",
     params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in SUBJECTS],
@@ -60,13 +77,23 @@ def together(bench, *, learns=True):
 
 
 @pytest.mark.parametrize("learns", [True, False], ids=["learning", "evaluating"])
-def test_nothing_of_a_pass_is_read(bench, unread, monkeypatch, learns):
-    trials = together(bench, learns=learns)
-    batch = bench.task.collate([row for one in trials for row in one.rows])
-    monkeypatch.setattr(bench.task, "collate", lambda rows: batch)
+def test_nothing_of_a_pass_is_read(bench, unread, hidden_batches, learns):
     with Reads() as reads:
-        compute(bench.task, bench.base, trials)
+        compute(bench.task, bench.base, together(bench, learns=learns))
     assert reads.found == []
+
+
+def test_steps_are_read_at_a_distance(bench, unread, hidden_batches, monkeypatch, order):
+    monkeypatch.setitem(loop.BEHIND, "cpu", 3)
+    pack = Pack(bench, rows=None)
+    for number, rate in enumerate((0.0, 0.1)):
+        pack.start(order(number, lora_dropout=rate, lora_r=2 + number), Ear().listener)
+    with Reads() as reads:
+        for _ in range(3):
+            pack.round()
+        assert reads.found == []
+        pack.round()
+    assert "_local_scalar_dense" in reads.found, "the first step"
 
 
 def test_losses_are_the_same_without_a_look_at_masks(bench, looking):
@@ -78,12 +105,14 @@ def test_losses_are_the_same_without_a_look_at_masks(bench, looking):
 
 
 @pytest.mark.skipif(not GPU, reason="needs a CUDA GPU")
-def test_a_gpu_is_not_waited_for(bench):
-    trials = together(bench)
-    compute(bench.task, bench.base, trials)  # libraries are set up
+def test_a_gpu_is_not_waited_for(bench, order):
+    pack = Pack(bench, rows=None)
+    for number in range(2):
+        pack.start(order(number, lora_dropout=0.1), Ear().listener)
+    pack.round()  # libraries are set up
     torch.cuda.set_sync_debug_mode("error")
     try:
-        compute(bench.task, bench.base, trials)
+        pack.round()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
