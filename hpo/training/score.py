@@ -11,7 +11,7 @@ from hpo.data import Example, read_examples
 from hpo.errors import HpoError, MissingError
 from hpo.protocol import ADAPTER, ANSWERS, Scored
 from hpo.specs import TrialOrder
-from hpo.training.base.lora import Adapter
+from hpo.training.base.adapter import Adapter
 from hpo.training.memory.gauge import is_out_of_memory
 from hpo.training.trial.export import named
 from hpo.training.trial.trial import Bench, new_adapter

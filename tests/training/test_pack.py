@@ -9,6 +9,7 @@ from hpo.data import Example
 from hpo.errors import DataError
 from hpo.specs import Outcome
 from hpo.training import pack as packing
+from hpo.training.base import stack
 from hpo.training.base.forward import compute
 from hpo.training.pack import Pack
 from tests.training.conftest import Ear, attempt, make_bench
@@ -18,10 +19,10 @@ MIXED = [
     {"lora_r": 32, "batch_size": 16, "learning_rate": 3e-3, "lora_dropout": 0.2},
     {"lora_r": 8, "batch_size": 8, "learning_rate": 1e-2, "scheduler": "constant"},
     {"lora_r": 4, "batch_size": 32, "learning_rate": 2e-2, "lora_alpha": 64.0},
-    {"lora_r": 16, "batch_size": 5, "learning_rate": 2e-4, "lora_dropout": 0.1},
+    {"lora_r": 16, "batch_size": 4, "learning_rate": 2e-4, "lora_dropout": 0.1},
     {"lora_r": 1, "batch_size": 3, "learning_rate": 5e-3, "lora_alpha": 1.0},
     {"lora_r": 24, "batch_size": 12, "learning_rate": 1e-4, "scheduler": "linear"},
-    {"lora_r": 8, "batch_size": 4, "learning_rate": 3e-2, "lora_dropout": 0.05},
+    {"lora_r": 8, "batch_size": 5, "learning_rate": 3e-2, "lora_dropout": 0.05},
 ]
 
 
@@ -42,8 +43,10 @@ def packed(bench, orders, **settings):
     return run(Pack(bench, **({"rows": None} | settings)), orders, ears), ears
 
 
+@pytest.mark.parametrize("stacked", [False, True], ids=["apart", "stacked"])
 @pytest.mark.parametrize("rows", [None, 24])
-def test_packed_equals_alone(bench, order, rows):
+def test_packed_equals_alone(bench, order, monkeypatch, rows, stacked):
+    monkeypatch.setattr(stack, "is_worth_it", lambda device: stacked)
     orders = [order(n, **changes) for n, changes in enumerate(MIXED)]
     alone = [Ear() for _ in orders]
     for trial, ear in zip(orders, alone, strict=True):

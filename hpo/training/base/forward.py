@@ -2,16 +2,15 @@
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from hpo.training.base.adapter import Adapter
 from hpo.training.base.batch import sent
-from hpo.training.base.lora import Adapter, LoraBase
+from hpo.training.base.lora import LoraBase
 from hpo.training.base.losses import Losses
-from hpo.training.base.lowrank import ANCHOR
 from hpo.training.tasks import Row, Task
 
 T = TypeVar("T")
@@ -43,27 +42,19 @@ def compute(task: Task, base: LoraBase, asked: Sequence[Forward]) -> list[Losses
         DataError: an image cannot be read.
     """
     learns = asked[0].learns
+    places = sorted(range(len(asked)), key=lambda place: len(asked[place].rows))  # to be stacked
+    asked = [asked[place] for place in places]
     counts = [len(one.rows) for one in asked]
     adapters = [one.adapter for one in asked if one.adapter is not None]
     batch = task.collate([row for one in asked for row in one.rows])
-    with base.attached(adapters, counts, learns=learns):
+    with base.attached(adapters, counts, learns=learns) as attached:
         found = task.losses(batch).split(counts)
         found = [_weighted(losses, one) for losses, one in zip(found, asked, strict=True)]
         if learns:
             means = [f.rows.sum() / one.targets for f, one in zip(found, asked, strict=True)]
-            _learn(torch.stack(means).sum(), adapters)
-    return [replace(losses, rows=losses.rows.detach()) for losses in found]
-
-
-def _learn(loss: Tensor, adapters: Sequence[Adapter]) -> None:
-    """Adds the gradients of a loss to those of the adapters."""
-    for adapter in adapters:
-        adapter.begin()
-    heads = [weight for adapter in adapters for weight in adapter.head_weights]
-    _, *found = torch.autograd.grad(loss, [ANCHOR, *heads], materialize_grads=True)
-    gradients = iter(found)
-    for adapter in adapters:
-        adapter.learn(list(islice(gradients, len(adapter.head_weights))))
+            attached.learn(torch.stack(means).sum())
+    answers = {p: replace(f, rows=f.rows.detach()) for p, f in zip(places, found, strict=True)}
+    return [answers[place] for place in sorted(places)]
 
 
 def _weighted(losses: Losses, asked: Forward) -> Losses:

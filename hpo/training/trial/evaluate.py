@@ -5,8 +5,8 @@ from collections.abc import Callable, Generator, Sequence
 import torch
 
 from hpo.specs import Measures
+from hpo.training.base.adapter import Adapter
 from hpo.training.base.forward import Forward
-from hpo.training.base.lora import Adapter
 from hpo.training.base.losses import Losses
 from hpo.training.tasks import Row, Task
 

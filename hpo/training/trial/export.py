@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hpo.protocol import ADAPTER
-from hpo.training.base.lora import Adapter, LoraBase
+from hpo.training.base.adapter import Adapter
+from hpo.training.base.lora import LoraBase
 from hpo.training.trial.trial import Run
 
 EPOCH = "epoch-"

@@ -13,8 +13,9 @@ from torch import Tensor
 from hpo.errors import DataError
 from hpo.protocol import Stop
 from hpo.specs import EvalPoint, Measures, Objective, Scalar, StudySpec, TrialOrder
+from hpo.training.base.adapter import Adapter
 from hpo.training.base.batch import Fetched
-from hpo.training.base.lora import Adapter, LoraBase
+from hpo.training.base.lora import LoraBase
 from hpo.training.base.losses import LOSS, Losses, check_finite
 from hpo.training.memory.gauge import MemoryGauge
 from hpo.training.memory.prediction import MemoryModel
@@ -227,8 +228,7 @@ def new_adapter(bench: Bench, order: TrialOrder) -> Adapter:
             f"last_n = {config.last_n}: in this study the last {most} layers at most have "
             "adapters; widen space.last_n in a new study"
         )
-    return Adapter(
-        bench.base,
+    return bench.base.adapter(
         rank=config.lora_r,
         alpha=config.lora_alpha,
         dropout=config.lora_dropout,
