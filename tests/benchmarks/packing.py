@@ -1,7 +1,8 @@
 """`python -m tests.benchmarks.packing`: trials in one forward pass against one after the other.
 
 For steps from a few target tokens a trial to thousands: how many trials a runner chooses to take
-at a time, and what that gains. It is never to be slower than one at a time.
+at a time, and what that gains. It is never to be slower than one at a time. On a GPU, beside it,
+what one at a time gains as a CUDA graph, which is not told of its operations one by one.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from hpo.training.tasks import Row
 from hpo.training.trial.trial import Bench
 from tests.benchmarks import bases
 from tests.benchmarks.report import table, write
-from tests.benchmarks.steps import asked, losses, seconds, with_batch
+from tests.benchmarks.steps import asked, captured, losses, seconds, with_batch
 from tests.training.conftest import make_bench
 
 TOKENS = (8, 32, 128, 512, 2048, 4096)
@@ -59,6 +60,8 @@ def measure(bench: Bench, tokens: int, repeats: int) -> dict[str, Any]:
     ways = {"1": lambda: [losses(sized, [step]) for step in steps]} | {
         str(count): lambda count=count: _packed(sized, steps, count) for count in COUNTS[1:]
     }
+    if replay := captured(sized, steps[0]):
+        ways["graph"] = lambda: [replay() for _ in steps]
     taken = seconds(ways, repeats)
     gains = {count: taken["1"] / seconds_ for count, seconds_ in taken.items()}
     return {
@@ -85,11 +88,12 @@ def _packed(bench: Bench, steps: list[Any], count: int) -> None:
 
 
 def _shown(row: dict[str, Any]) -> dict[str, str]:
-    gains = {f"{count} at a time": f"{gain:.2f}" for count, gain in row["gains"].items()}
+    heads = {"graph": "1, as a CUDA graph"}
+    named = {heads.get(way, f"{way} at a time"): gain for way, gain in row["gains"].items()}
     return {
         "target tokens": str(row["tokens"]),
         "rows": str(row["rows"]),
-        **gains,
+        **{name: f"{gain:.2f}" for name, gain in named.items()},
         "chosen": str(row["chosen"]),
         "loss difference": f"{row['loss_difference']:.1e}",
     }

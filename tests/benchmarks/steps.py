@@ -4,12 +4,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
+from typing import Any
 
 import torch
 
 from hpo.specs import TrialConfig, TrialOrder
 from hpo.training.base.forward import Forward, compute
-from hpo.training.tasks import Row
+from hpo.training.tasks import Row, Task
 from hpo.training.trial.trial import Bench, new_adapter
 
 RANK = 8
@@ -31,6 +32,39 @@ def losses(bench: Bench, together: Sequence[Forward]) -> list[float]:
     """The mean losses of trials in one pass, gradients computed where they learn."""
     found = compute(bench.task, bench.base, together)
     return [float(f.rows.sum()) / one.targets for f, one in zip(found, together, strict=True)]
+
+
+class Collated:
+    """A task whose batch is always the same one."""
+
+    def __init__(self, task: Task, rows: Sequence[Row]) -> None:
+        self._batch = task.collate(rows)
+        self.losses = task.losses
+
+    def collate(self, rows: Sequence[Row]) -> Any:
+        """The batch, which lies on the device."""
+        return self._batch
+
+
+def captured(bench: Bench, step: Forward) -> Callable[[], float] | None:
+    """One trial's step as a CUDA graph: replays it, and gives its loss; None without a GPU."""
+    if bench.device.type != "cuda":
+        return None
+    task: Any = Collated(bench.task, step.rows)
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):  # libraries set themselves up outside of a graph
+        for _ in range(3):
+            compute(task, bench.base, [step])
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = compute(task, bench.base, [step])[0]
+
+    def replay() -> float:
+        graph.replay()
+        return float(found.rows.sum()) / step.targets
+
+    return replay
 
 
 def seconds(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:

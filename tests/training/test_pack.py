@@ -43,8 +43,7 @@ def packed(bench, orders, **settings):
     return run(Pack(bench, **({"rows": None} | settings)), orders, ears), ears
 
 
-@pytest.mark.parametrize("stacked", [False, True], ids=["apart", "stacked"])
-@pytest.mark.parametrize("rows", [None, 24])
+@pytest.mark.parametrize("rows, stacked", [(None, False), (24, False), (None, True)])
 def test_packed_equals_alone(bench, order, monkeypatch, rows, stacked):
     monkeypatch.setattr(stack, "is_worth_it", lambda device: stacked)
     orders = [order(n, **changes) for n, changes in enumerate(MIXED)]
