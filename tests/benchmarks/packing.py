@@ -2,7 +2,7 @@
 
 For steps from a few target tokens a trial to thousands: how many trials a runner chooses to take
 at a time, and what that gains. It is never to be slower than one at a time. On a GPU, beside it,
-what one at a time gains as a CUDA graph, which is not told of its operations one by one.
+what one at a time gains at most as a CUDA graph, which is not told of operations one by one.
 """
 
 import argparse

@@ -47,11 +47,16 @@ class Collated:
 
 
 def captured(bench: Bench, step: Forward) -> Callable[[], float] | None:
-    """One trial's step as a CUDA graph: replays it, and gives its loss; None without a GPU."""
+    """One trial's step as a CUDA graph: replays it, and gives its loss; None without a GPU.
+
+    An upper bound of what a graph is worth: its batch lies on the device, and is always the same.
+    """
     if bench.device.type != "cuda":
         return None
+    assert step.adapter is not None and step.adapter.dropout == 0.0  # a graph knows no generator
     task: Any = Collated(bench.task, step.rows)
     side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):  # libraries set themselves up outside of a graph
         for _ in range(3):
             compute(task, bench.base, [step])

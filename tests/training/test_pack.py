@@ -45,7 +45,7 @@ def packed(bench, orders, **settings):
 
 @pytest.mark.parametrize("rows, stacked", [(None, False), (24, False), (None, True)])
 def test_packed_equals_alone(bench, order, monkeypatch, rows, stacked):
-    monkeypatch.setattr(stack, "is_worth_it", lambda device: stacked)
+    monkeypatch.setattr(stack, "is_worth_it", lambda flat: stacked)
     orders = [order(n, **changes) for n, changes in enumerate(MIXED)]
     alone = [Ear() for _ in orders]
     for trial, ear in zip(orders, alone, strict=True):

@@ -88,7 +88,7 @@ class Adapter:
         self.gradients.clear()
 
     def take(self, gradient: Tensor, head_gradients: Sequence[Tensor]) -> None:
-        """Adds a gradient (P,), which becomes its own, the head's still to be put in."""
+        """Puts the head's part into a gradient (P,) and adds it; keeps the tensor."""
         heads = self._views(gradient)[len(self.low_rank) :] if head_gradients else []
         for own, found in zip(heads, head_gradients, strict=True):
             own.copy_(found)

@@ -35,8 +35,8 @@ class Attached:
 
     def attach(self, adapters: Sequence[Adapter], rows: Sequence[int]) -> None:
         """From now on layers compute with these adapters, each for its number of rows."""
-        self._adapters, self._rows = adapters, list(rows)
         self._shares, self._share_rows = shares(adapters, rows)
+        self._adapters, self._rows = adapters, list(rows)
 
     def learn(self, loss: Tensor) -> None:
         """Adds the gradients of a loss to those of the adapters."""
@@ -173,8 +173,8 @@ class LoraBase:
         with torch.set_grad_enabled(learns):
             for adapter in adapters:
                 adapter.training = learns
-            self._attached.attach(adapters, rows)
             try:
+                self._attached.attach(adapters, rows)
                 yield self._attached
             finally:
                 self._attached.attach((), ())

@@ -22,7 +22,8 @@ ANCHOR = torch.zeros((), requires_grad=True)
 
 
 Kept = tuple[Tensor, Tensor]
-"""What the backward pass of a part needs: what it was given, dropout done, and that times A."""
+"""What the backward pass of a part needs: what it was given, dropout done, and that times A; in a
+stack, scaled."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,7 +1,9 @@
 """Attention masks that nobody reads.
 
 transformers leaves a mask out that hides nothing, and reads it to know: on a GPU, every such look
-waits until all work that was sent there is done, four times in a pass of InstructBLIP.
+waits until all work that was sent there is done, four times in a pass of InstructBLIP. The price:
+a batch without padding is not given to kernels that take no mask. Only torch's own attention is
+meant, which is what transformers takes where nothing else is asked for.
 """
 
 from typing import Any

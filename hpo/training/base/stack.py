@@ -5,6 +5,7 @@ that eight trials would cost it eight times as much. A CPU does them as fast one
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import groupby
 
 import torch
@@ -22,19 +23,15 @@ class Stack:
         """Adapters of the same layers; where ranks differ, those of less are filled up with 0."""
         self._adapters = adapters
         self._widest = max(adapters, key=lambda adapter: adapter.rank)
-        self._even = all(adapter.rank == self._widest.rank for adapter in adapters)
         flat = self._room()
+        for own, adapter in zip(flat, adapters, strict=True):
+            own.index_copy_(0, self._places_of(adapter), _low_rank(adapter, adapter.flat.detach()))
         self._weights = self._views(flat)
-        if self._even:
-            torch.stack([adapter.flat.detach() for adapter in adapters], out=flat)
-        else:
-            torch._foreach_copy_(
-                self._own(self._weights), [w for a in adapters for w in a.low_rank]
-            )
         factors = [a.alpha / a.rank / (1.0 - a.dropout * a.drops) for a in adapters]
         self._scale = sent(torch.tensor(factors, dtype=flat.dtype), flat.device).view(-1, 1, 1)
         self._gradient: Tensor | None = None
         self._gradients: list[Tensor] = []
+        self._own_gradients: list[Tensor] = []
 
     @property
     def head_weights(self) -> list[Tensor]:
@@ -57,41 +54,53 @@ class Stack:
         )
 
     def begin(self) -> None:
-        """A backward pass is to come, which adds up gradients."""
-        self._gradient = self._room().zero_()
+        """A backward pass is to come, which adds up gradients; all room is taken now."""
+        self._gradient = self._room()
         self._gradients[:] = self._views(self._gradient)
+        self._own_gradients = [torch.zeros_like(a.flat.detach()) for a in self._adapters]
 
     def learn(self, head_gradients: Sequence[Tensor]) -> None:
         """Adds what the backward pass found to the gradients of the adapters."""
         assert self._gradient is not None
-        own = list(self._gradient.unbind())
-        if not self._even:
-            own = [torch.empty_like(adapter.flat.detach()) for adapter in self._adapters]
-            pairs = zip(self._adapters, own, strict=True)
-            found = [view for adapter, flat in pairs for view in adapter.low_rank_of(flat)]
-            torch._foreach_copy_(found, self._own(self._gradients))
-        each = len(head_gradients) // len(own)
-        for place, (adapter, gradient) in enumerate(zip(self._adapters, own, strict=True)):
-            adapter.take(gradient, head_gradients[place * each : (place + 1) * each])
+        each = len(head_gradients) // len(self._adapters)
+        for place, adapter in enumerate(self._adapters):
+            found, own = self._gradient[place], self._own_gradients[place]
+            _low_rank(adapter, own).copy_(found[self._places_of(adapter)])
+            adapter.take(own, head_gradients[place * each : (place + 1) * each])
         self._gradient = None
         self._gradients.clear()
+        self._own_gradients.clear()
 
     def _room(self) -> Tensor:
-        """(G, P) for as many parameters as the widest has."""
-        flat, count = self._widest.flat.detach(), len(self._adapters)
-        return flat.new_empty(count, len(flat)) if self._even else flat.new_zeros(count, len(flat))
+        """Zeros (G, P) for as many parameters in A and B as the widest has."""
+        flat = self._widest.flat.detach()
+        return flat.new_zeros(len(self._adapters), sum(w.numel() for w in self._widest.low_rank))
+
+    def _places_of(self, adapter: Adapter) -> Tensor:
+        """Where an adapter's A and B lie among those of the widest (P,)."""
+        shapes = tuple(tuple(weight.shape) for weight in self._widest.low_rank)
+        return _places(shapes, adapter.rank, adapter.flat.device)
 
     def _views(self, flat: Tensor) -> list[Tensor]:
         """(G, r, in), (G, r, out), ... of all layers, r the highest rank."""
         weights = self._widest.low_rank
-        sizes = [weight.numel() for weight in weights]
-        parts = flat[:, : sum(sizes)].split_with_sizes(sizes, 1)
+        parts = flat.split_with_sizes([weight.numel() for weight in weights], 1)
         return [part.view(-1, *w.shape) for part, w in zip(parts, weights, strict=True)]
 
-    def _own(self, stacked: Sequence[Tensor]) -> list[Tensor]:
-        """Of stacked tensors what is each adapter's, in the order of its weights."""
-        numbered = enumerate(self._adapters)
-        return [one[place, : adapter.rank] for place, adapter in numbered for one in stacked]
+
+def _low_rank(adapter: Adapter, flat: Tensor) -> Tensor:
+    """Of a flat tensor (P,) of an adapter what is A and B; the head's lies behind it."""
+    return flat[: sum(weight.numel() for weight in adapter.low_rank)]
+
+
+@lru_cache(maxsize=16)
+def _places(shapes: tuple[tuple[int, ...], ...], rank: int, device: torch.device) -> Tensor:
+    """Places of the first `rank` rows of matrices (r, width) that lie one after the other."""
+    found, first = [], 0
+    for rows, width in shapes:
+        found.append(torch.arange(first, first + rank * width))
+        first += rows * width
+    return sent(torch.cat(found), device)
 
 
 Share = Adapter | Stack
@@ -102,14 +111,19 @@ def shares(adapters: Sequence[Adapter], rows: Sequence[int]) -> tuple[list[Share
     found: list[Share] = []
     counts: list[int] = []
     pairs = zip(adapters, rows, strict=False)  # rows of the base alone are nobody's
-    for (count, _), group in groupby(pairs, key=lambda pair: (pair[1], pair[0].layers)):
+    for (count, *_), group in groupby(pairs, key=lambda pair: _kind(*pair)):
         alike = [adapter for adapter, _ in group]
-        stacked = len(alike) > 1 and is_worth_it(alike[0].flat.device)
+        stacked = len(alike) > 1 and is_worth_it(alike[0].flat)
         found += [Stack(alike)] if stacked else alike
         counts += [count * len(alike)] if stacked else [count] * len(alike)
     return found, counts
 
 
-def is_worth_it(device: torch.device) -> bool:
-    """Whether operations take the device less time than being told of them."""
-    return device.type != "cpu"
+def _kind(adapter: Adapter, rows: int) -> tuple[int, list[int], bool, int]:
+    """What is the same in a stack: dropout costs memory, and so do ranks filled up to others."""
+    return rows, adapter.layers, adapter.drops, adapter.rank.bit_length()
+
+
+def is_worth_it(flat: Tensor) -> bool:
+    """Whether operations take the device less time than being told of them, and are as exact."""
+    return flat.device.type != "cpu" and flat.dtype != torch.float16  # a scale might overflow

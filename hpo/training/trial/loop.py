@@ -59,7 +59,6 @@ def _step(run: Run, rows: Sequence[Row]) -> Generator[Forward, Losses, None]:
     warmup = round(spec.warmup_share * run.course.steps)
     rate = config.learning_rate * factor(config.scheduler, run.step, run.course.steps, warmup)
     run.step += 1
-    run.optimizer.zero_grad()
     asked = learning(run, rows)
     found = []
     for one in asked:
@@ -68,6 +67,7 @@ def _step(run: Run, rows: Sequence[Row]) -> Generator[Forward, Losses, None]:
     for group in run.optimizer.param_groups:
         group["lr"] = rate
     run.optimizer.step()
+    run.optimizer.zero_grad()
     run.samples_seen += len(rows)
     run.unread.append(
         Step(
