@@ -10,6 +10,7 @@ from hpo.training.base import stack
 from hpo.training.base.forward import Forward, compute
 from hpo.training.base.stack import Stack, shares
 from hpo.training.trial.trial import new_adapter
+from tests.benchmarks.steps import Collated
 from tests.training.conftest import make_bench
 from tests.training.oracle import SUBJECTS
 
@@ -42,7 +43,7 @@ def bench(request):
 
 @pytest.fixture
 def make(bench, order):
-    """What trials ask for, each with 3 rows but the last, which has 2."""
+    """What trials ask for, each with 3 rows but the second, which has 2."""
 
     def trial(number, rank, dropout, alpha):
         made = order(number, lora_r=rank, lora_dropout=dropout, lora_alpha=alpha)
@@ -102,14 +103,11 @@ def test_what_would_cost_memory_is_not_stacked(bench, make, monkeypatch):
 
 
 def test_many_trials_cost_few_more_operations_than_one(bench, make, monkeypatch):
-    collate = bench.task.collate
-
     def operations(asked):
-        batch = collate([row for one in asked for row in one.rows])
-        monkeypatch.setattr(bench.task, "collate", lambda rows: batch)
-        compute(bench.task, bench.base, asked)  # places of weights are known from now on
+        task = Collated(bench.task, [row for one in asked for row in one.rows])
+        compute(task, bench.base, asked)  # places of weights are known from now on
         with Operations() as seen:
-            compute(bench.task, bench.base, asked)
+            compute(task, bench.base, asked)
         return seen.count
 
     kinds = [(8, 0.0, 16.0), (12, 0.0, 4.0)] * 4

@@ -78,7 +78,7 @@ class Adapter:
     def begin(self) -> None:
         """A backward pass is to come, which adds up the gradients of A and B."""
         self._gradient = torch.zeros_like(self.flat.detach())
-        self.gradients[:] = self.low_rank_of(self._gradient)
+        self.gradients[:] = self._views(self._gradient)[: len(self.low_rank)]
 
     def learn(self, head_gradients: Sequence[Tensor]) -> None:
         """Adds what the backward pass found to the gradient of the flat parameter."""
@@ -93,10 +93,6 @@ class Adapter:
         for own, found in zip(heads, head_gradients, strict=True):
             own.copy_(found)
         self.flat.grad = gradient if self.flat.grad is None else self.flat.grad.add_(gradient)
-
-    def low_rank_of(self, flat: Tensor) -> list[Tensor]:
-        """A, B transposed, A, B transposed, ... of its layers, as views into a flat tensor (P,)."""
-        return self._views(flat)[: len(self.low_rank)]
 
     def part(self, index: int, shape: Sequence[int], longest: int) -> Part | None:
         """What it adds to layer `index`; None if it has none there.
@@ -132,25 +128,19 @@ class Adapter:
         """Whether dropout strikes."""
         return self.training and self.dropout > 0.0
 
-    def draw(self, keep: Tensor) -> None:
-        """Fills a mask: 0 where dropout strikes, else 1.
-
-        From the trial's own generator, so that no other trial changes it.
-        """
-        if self.drops:
-            keep.bernoulli_(1.0 - self.dropout, generator=self.generator)
-        else:
-            keep.fill_(1.0)
-
 
 def keep_masks(adapters: Sequence[Adapter], shape: Sequence[int], longest: int) -> Tensor | None:
-    """Masks of adapters with as many rows each, one after the other (G n, in), as they draw them.
+    """Masks of adapters with as many rows each, one after the other (G n, in): 0 where dropout
+    strikes, else 1. None where it never does.
+
+    Each is drawn from the trial's own generator, so that no other trial changes it.
 
     Args:
+        adapters: dropout strikes all of them, or none.
         shape: of the rows of one of them, (B, ..., in).
         longest: tokens that are drawn for at least.
     """
-    if not any(adapter.drops for adapter in adapters):
+    if not adapters[0].drops:
         return None
     drawn = [len(adapters) * shape[0], *shape[1:]]
     if len(shape) == 3:
@@ -158,6 +148,6 @@ def keep_masks(adapters: Sequence[Adapter], shape: Sequence[int], longest: int) 
     flat = adapters[0].flat
     keep = torch.empty(drawn, dtype=flat.dtype, device=flat.device)
     for adapter, own in zip(adapters, torch.split(keep, shape[0]), strict=True):
-        adapter.draw(own)
+        own.bernoulli_(1.0 - adapter.dropout, generator=adapter.generator)
     keep = keep[:, : shape[1]] if len(shape) == 3 else keep
     return keep.flatten(0, -2)

@@ -11,6 +11,7 @@ from hpo.training.base.adapter import Adapter
 from hpo.training.base.batch import sent
 from hpo.training.base.lora import LoraBase
 from hpo.training.base.losses import Losses
+from hpo.training.base.stack import kind
 from hpo.training.tasks import Row, Task
 
 T = TypeVar("T")
@@ -42,7 +43,7 @@ def compute(task: Task, base: LoraBase, asked: Sequence[Forward]) -> list[Losses
         DataError: an image cannot be read.
     """
     learns = asked[0].learns
-    places = sorted(range(len(asked)), key=lambda place: _alike(asked[place]))
+    places = sorted(range(len(asked)), key=lambda i: kind(asked[i].adapter, len(asked[i].rows)))
     asked = [asked[place] for place in places]
     counts = [len(one.rows) for one in asked]
     adapters = [one.adapter for one in asked if one.adapter is not None]
@@ -55,13 +56,6 @@ def compute(task: Task, base: LoraBase, asked: Sequence[Forward]) -> list[Losses
             attached.learn(torch.stack(means).sum())
     answers = {p: replace(f, rows=f.rows.detach()) for p, f in zip(places, found, strict=True)}
     return [answers[place] for place in sorted(places)]
-
-
-def _alike(asked: Forward) -> tuple[int, ...]:
-    """What is done together best lies side by side in a batch."""
-    if (adapter := asked.adapter) is None:
-        return (len(asked.rows),)
-    return len(asked.rows), len(adapter.layers), int(adapter.dropout > 0.0), adapter.rank
 
 
 def _weighted(losses: Losses, asked: Forward) -> Losses:

@@ -23,9 +23,12 @@ class Stack:
         """Adapters of the same layers; where ranks differ, those of less are filled up with 0."""
         self._adapters = adapters
         self._widest = max(adapters, key=lambda adapter: adapter.rank)
+        shapes = tuple(tuple(weight.shape) for weight in self._widest.low_rank)
+        self._places = [_places(shapes, a.rank, a.flat.device) for a in adapters]
+        """Where each one's A and B lie among those of the widest; a head lies behind them."""
         flat = self._room()
-        for own, adapter in zip(flat, adapters, strict=True):
-            own.index_copy_(0, self._places_of(adapter), _low_rank(adapter, adapter.flat.detach()))
+        for own, adapter, places in zip(flat, adapters, self._places, strict=True):
+            own.index_copy_(0, places, adapter.flat.detach()[: len(places)])
         self._weights = self._views(flat)
         factors = [a.alpha / a.rank / (1.0 - a.dropout * a.drops) for a in adapters]
         self._scale = sent(torch.tensor(factors, dtype=flat.dtype), flat.device).view(-1, 1, 1)
@@ -57,15 +60,15 @@ class Stack:
         """A backward pass is to come, which adds up gradients; all room is taken now."""
         self._gradient = self._room()
         self._gradients[:] = self._views(self._gradient)
-        self._own_gradients = [torch.zeros_like(a.flat.detach()) for a in self._adapters]
+        self._own_gradients = [torch.empty_like(a.flat.detach()) for a in self._adapters]
 
     def learn(self, head_gradients: Sequence[Tensor]) -> None:
         """Adds what the backward pass found to the gradients of the adapters."""
         assert self._gradient is not None
         each = len(head_gradients) // len(self._adapters)
-        for place, adapter in enumerate(self._adapters):
-            found, own = self._gradient[place], self._own_gradients[place]
-            _low_rank(adapter, own).copy_(found[self._places_of(adapter)])
+        for place, (adapter, places) in enumerate(zip(self._adapters, self._places, strict=True)):
+            own = self._own_gradients[place]
+            own[: len(places)] = self._gradient[place][places]
             adapter.take(own, head_gradients[place * each : (place + 1) * each])
         self._gradient = None
         self._gradients.clear()
@@ -76,21 +79,11 @@ class Stack:
         flat = self._widest.flat.detach()
         return flat.new_zeros(len(self._adapters), sum(w.numel() for w in self._widest.low_rank))
 
-    def _places_of(self, adapter: Adapter) -> Tensor:
-        """Where an adapter's A and B lie among those of the widest (P,)."""
-        shapes = tuple(tuple(weight.shape) for weight in self._widest.low_rank)
-        return _places(shapes, adapter.rank, adapter.flat.device)
-
     def _views(self, flat: Tensor) -> list[Tensor]:
         """(G, r, in), (G, r, out), ... of all layers, r the highest rank."""
         weights = self._widest.low_rank
         parts = flat.split_with_sizes([weight.numel() for weight in weights], 1)
         return [part.view(-1, *w.shape) for part, w in zip(parts, weights, strict=True)]
-
-
-def _low_rank(adapter: Adapter, flat: Tensor) -> Tensor:
-    """Of a flat tensor (P,) of an adapter what is A and B; the head's lies behind it."""
-    return flat[: sum(weight.numel() for weight in adapter.low_rank)]
 
 
 @lru_cache(maxsize=16)
@@ -111,7 +104,7 @@ def shares(adapters: Sequence[Adapter], rows: Sequence[int]) -> tuple[list[Share
     found: list[Share] = []
     counts: list[int] = []
     pairs = zip(adapters, rows, strict=False)  # rows of the base alone are nobody's
-    for (count, *_), group in groupby(pairs, key=lambda pair: _kind(*pair)):
+    for (count, *_), group in groupby(pairs, key=lambda pair: kind(*pair)):
         alike = [adapter for adapter, _ in group]
         stacked = len(alike) > 1 and is_worth_it(alike[0].flat)
         found += [Stack(alike)] if stacked else alike
@@ -119,9 +112,14 @@ def shares(adapters: Sequence[Adapter], rows: Sequence[int]) -> tuple[list[Share
     return found, counts
 
 
-def _kind(adapter: Adapter, rows: int) -> tuple[int, list[int], bool, int]:
-    """What is the same in a stack: dropout costs memory, and so do ranks filled up to others."""
-    return rows, adapter.layers, adapter.drops, adapter.rank.bit_length()
+def kind(adapter: Adapter | None, rows: int) -> tuple[int, list[int], bool, int]:
+    """What is the same in a stack: dropout costs memory, and so do ranks filled up to others.
+
+    In order of it, adapters that may be stacked are neighbours.
+    """
+    if adapter is None:
+        return rows, [], False, 0
+    return rows, adapter.layers, adapter.dropout > 0.0, adapter.rank.bit_length()
 
 
 def is_worth_it(flat: Tensor) -> bool:
