@@ -181,12 +181,12 @@ def _limits(request: Request) -> Limits:
 
 
 def _count(option: str, given: str, problems: list[str]) -> int | None:
-    """A number above 0, or None for `auto`."""
+    """A number from 1 to 9999, or None for `auto`."""
     if given == "auto":
         return None
     if NUMBER.fullmatch(given):
         return int(given)
-    problems.append(f"{option} {given}: must be auto or a number above 0")
+    problems.append(f"{option} {given}: must be auto or a whole number from 1 to 9999")
     return None
 
 

@@ -157,3 +157,17 @@ def test_a_gpu_that_is_not_there_is_said_in_one_sentence(monkeypatch, benchmark)
 def test_a_base_that_is_not_known_is_refused():
     with pytest.raises(SystemExit, match="random:instructblip-flan-t5-xl"):
         cache.main(["--model", "random:blip"])
+
+
+@pytest.mark.parametrize(
+    "benchmark, words, said",
+    [
+        (throughput, ["--set", "trial.epoch=1"], "did you mean epochs?"),
+        (packing, ["--tokens", "0"], "0: must be a whole number above 0"),
+        (cache, ["--batches", "4", "2.5"], "2.5: must be a whole number above 0"),
+    ],
+)
+def test_a_wrong_option_is_one_sentence(benchmark, words, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        benchmark.main(words)
+    assert said in f"{ended.value}{capsys.readouterr().err}"

@@ -66,6 +66,13 @@ SHAPES: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
+def count(text: str) -> int:
+    """A whole number above 0, as an option has it."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number above 0")
+    return int(text)
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What a benchmark is told of the base that it measures."""
     names = " or ".join(MARK + name for name in SHAPES)

@@ -48,8 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.cache")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
-    parser.add_argument("--repeats", type=int, default=30)
-    parser.add_argument("--batches", type=int, nargs="+", default=[4, 8, 16, 32])
+    parser.add_argument("--repeats", type=bases.count, default=30)
+    parser.add_argument("--batches", type=bases.count, nargs="+", default=[4, 8, 16, 32])
     bases.add_options(parser)
     return parser
 

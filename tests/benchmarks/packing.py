@@ -43,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.packing")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
-    parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--tokens", type=int, nargs="+", default=list(TOKENS))
+    parser.add_argument("--repeats", type=bases.count, default=10)
+    parser.add_argument("--tokens", type=bases.count, nargs="+", default=list(TOKENS))
     bases.add_options(parser)
     return parser
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import optuna
 
+from hpo.errors import HpoError
 from tests.benchmarks import bases
 from tests.benchmarks.contenders import Contender, Round, contenders, stop_processes
 from tests.benchmarks.equal import loss_difference, unequal
@@ -77,7 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     measured = [Measured(name=n, contender=c, note=c.missing) for n, c in ways.items()]
     with tempfile.TemporaryDirectory(prefix="throughput-") as folder:
         base = bases.settings(options)
-        work = make_work(Path(folder), options.configs, (*LENGTH, *options.assign), base)
+        try:
+            work = make_work(Path(folder), options.configs, (*LENGTH, *options.assign), base)
+        except HpoError as error:
+            raise SystemExit(str(error)) from None
         try:
             for number in range(options.rounds):
                 measure_round(work, measured, number)
@@ -95,9 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.throughput")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--configs", type=int, default=16, help="trials a round")
-    parser.add_argument("--runners", type=int, default=2, help="of ours")
+    parser.add_argument("--rounds", type=bases.count, default=3)
+    parser.add_argument("--configs", type=bases.count, default=16, help="trials a round")
+    parser.add_argument("--runners", type=bases.count, default=2, help="of ours")
     parser.add_argument("--pack", default="auto", help="of ours: auto, or a number")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these ways, and ours")
     parser.add_argument(
