@@ -175,7 +175,7 @@ class SearchSpec(Spec):
 
 
 class PrunerSpec(Spec):
-    """The median pruner."""
+    """The median pruner. While too few trials are COMPLETE, RUNNING ones count, too."""
 
     startup_trials: Annotated[int, Field(ge=0)] = 4
     min_trials: Positive = 4

@@ -6,10 +6,10 @@ import tempfile
 
 import pytest
 
-from tests.benchmarks import bases, cache, packing, throughput
+from tests.benchmarks import bases, cache, packing, study, throughput
 from tests.benchmarks.contenders import Contender, Round, Trained
 from tests.benchmarks.equal import unequal
-from tests.benchmarks.work import TOLERANCES, draw, make_work
+from tests.benchmarks.work import TOLERANCES, draw, make_search, make_work
 
 TOLERANCE = TOLERANCES["float32"]
 SMALL = ("data.samples=80", "trial.epochs=1", "trial.evals=2")
@@ -22,7 +22,7 @@ def work(tmp_path_factory):
 
 def as_asked(work, losses=(0.5, 0.7, 0.6)):
     """A round that did what the work asks for; every trial ends 0.1 below its first val loss."""
-    steps = [len(trial["batches"]) for trial in work.job["trials"]]
+    steps = [work.steps(number, config) for number, config in enumerate(work.spec.known)]
     rows = 2 * len(work.job["val"])
     trials = {
         number: Trained(steps=steps[number], losses=(loss + 0.1, loss), rows=rows)
@@ -112,6 +112,61 @@ def test_the_command_measures_every_peer_on_equal_work(tmp_path, capsys):
     assert "| search-processes |" in printed and "(goal: 9x)" in printed
 
 
+def ended(work, number, at_s, losses, steps=None):
+    """A trial with batches of 8, to its end; PRUNED where it has a number of steps."""
+    whole = work.steps(number, {"batch_size": 8})
+    rows = len(losses) * len(work.job["val"])
+    did = Trained(steps=whole if steps is None else steps, losses=losses, rows=rows)
+    state = "COMPLETE" if steps is None else "PRUNED"
+    return study.Ended(state=state, at_s=at_s, steps=whole, did=did)
+
+
+def test_searches_are_compared_at_the_val_loss_that_both_found(tmp_path, monkeypatch):
+    work = make_search(tmp_path, 3, SMALL)
+    half = work.steps(2, {"batch_size": 8}) // 2
+    pruned = ended(work, 2, 5.0, (0.1,), steps=half)
+    ours = {0: ended(work, 0, 20.0, (0.9, 0.8)), 1: ended(work, 1, 30.0, (0.9, 0.5)), 2: pruned}
+    theirs = {0: ended(work, 0, 60.0, (0.9, 0.7)), 1: ended(work, 1, 90.0, (0.6, 0.9)), 2: pruned}
+    ways = {
+        "ours": lambda *_: study.Search(trials=ours, total_s=31.0),
+        "search": lambda *_: study.Search(trials=theirs, total_s=91.0),
+    }
+    monkeypatch.setattr(study, "WAYS", ways)
+    row, faults = study.measure(work)
+    assert faults == []
+    assert (row["val_loss"], row["ours"]["best"], row["search"]["best"]) == (0.6, 0.5, 0.6)
+    assert (row["ours"]["same_s"], row["search"]["same_s"]) == (30.0, 90.0)
+
+
+def test_a_search_that_did_other_work_is_found(tmp_path):
+    work = make_search(tmp_path, 2, SMALL)
+    whole = work.steps(1, {"batch_size": 8})
+    good = {n: ended(work, n, 1.0, (0.9, 0.8)) for n in range(2)}
+
+    def faults(**trials):
+        changed = good | {int(name[1:]): trial for name, trial in trials.items()}
+        return study.unequal(work, study.Search(trials=changed, total_s=1.0))
+
+    assert faults() == faults(t1=ended(work, 1, 1.0, (0.9,), steps=whole // 2 + 1)) == []
+    assert "trial 1" in faults(t1=ended(work, 1, 1.0, (0.9,)))[0]
+    assert "trial 1" in faults(t1=ended(work, 1, 1.0, (0.9,), steps=whole // 2 - 1))[0]
+    assert "trial 1" in faults(t1=dataclasses.replace(good[1], state="FAIL"))[0]
+    assert faults(t2=good[1])[-1] == "it ended trials [0, 1, 2], not 0 to 1"
+
+
+@pytest.mark.slow
+def test_the_command_compares_whole_studies(tmp_path, capsys):
+    out = tmp_path / "study.json"
+    small = [word for setting in SMALL for word in ("--set", setting)]
+    assert study.main(["--trials", "3", "--rounds", "1", "--json", str(out), *small]) == 0
+    found = json.loads(out.read_text())
+    (row,) = found["rows"]
+    assert row["val_loss"] == max(row["ours"]["best"], row["search"]["best"])
+    for way in ("ours", "search"):
+        assert 0 < row[way]["same_s"] <= row[way]["total_s"] and row[way]["trained"] == 1.0
+    assert found["ratio_same"] > 0 and "(goal: 10x)" in capsys.readouterr().out
+
+
 TINY = {
     "vision": {
         "hidden_size": 32,
@@ -147,7 +202,7 @@ def test_a_base_of_random_weights_is_built_once_and_measured(tmp_path, monkeypat
     assert all(row["allowed"] > 1 and row["loss_difference"] == 0 for row in found["rows"])
 
 
-@pytest.mark.parametrize("benchmark", [cache, packing, throughput])
+@pytest.mark.parametrize("benchmark", [cache, packing, study, throughput])
 def test_a_gpu_that_is_not_there_is_said_in_one_sentence(monkeypatch, benchmark):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(SystemExit, match="--device cuda: torch finds no GPU"):

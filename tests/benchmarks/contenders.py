@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,21 +144,30 @@ def stop_processes() -> None:
         process.terminate()
 
 
+def run_ours(work: Work, folder: Path, options: Sequence[str]) -> tuple[list[FrozenTrial], int]:
+    """Runs the study by the command; its trials, and the rows of an evaluation.
+
+    Raises:
+        RuntimeError: the command failed.
+    """
+    sets = [word for setting in work.settings for word in ("--set", setting)]
+    words = ["hpo.run", "--study", STUDY, "--scale", "mini", "--name", NAME, "--json"]
+    storage = f"sqlite:///{folder}/hpo.db"
+    printed = _process([*words, "--storage", storage, *options, *sets], folder)
+    events = [json.loads(line) for line in printed.splitlines()]
+    val = next(e["facts"]["val_samples"] for e in events if e["event"] == "runner_ready")
+    return optuna.load_study(study_name=NAME, storage=storage).get_trials(), val
+
+
 def _ours(*options: str) -> Callable[[Work, Path], Round]:
     def run(work: Work, folder: Path) -> Round:
-        sets = [word for setting in work.settings for word in ("--set", setting)]
-        words = ["hpo.run", "--study", STUDY, "--scale", "mini", "--name", NAME, "--json"]
-        storage = f"sqlite:///{folder}/hpo.db"
         began = time.monotonic()
-        printed = _process([*words, "--storage", storage, *options, *sets], folder)
+        frozen, val = run_ours(work, folder, options)
         total_s = time.monotonic() - began
-        events = [json.loads(line) for line in printed.splitlines()]
-        val = next(e["facts"]["val_samples"] for e in events if e["event"] == "runner_ready")
-        frozen = optuna.load_study(study_name=NAME, storage=storage).get_trials()
         if [t.state for t in frozen] != [TrialState.COMPLETE] * len(work.spec.known):
             raise RuntimeError(f"not all trials are complete: {[t.state.name for t in frozen]}")
         return Round(
-            trials={t.number: _trained(t, val) for t in frozen},
+            trials={t.number: trained(t, val) for t in frozen},
             steady_s=_span(frozen),
             total_s=total_s,
         )
@@ -166,7 +175,8 @@ def _ours(*options: str) -> Callable[[Work, Path], Round]:
     return run
 
 
-def _trained(trial: FrozenTrial, val_rows: int) -> Trained:
+def trained(trial: FrozenTrial, val_rows: int) -> Trained:
+    """What a trial of ours did."""
     losses = tuple(loss for _, loss in sorted(trial.intermediate_values.items()))
     return Trained(steps=trial.user_attrs["steps"], losses=losses, rows=len(losses) * val_rows)
 
@@ -197,7 +207,7 @@ def _fresh(at_a_time: int, threads: int) -> Callable[[Work, Path], Round]:
         with ThreadPoolExecutor(at_a_time) as pool:
             parts = list(pool.map(one, range(len(work.spec.known))))
         total_s = time.monotonic() - began
-        return Round(trials=_merge(parts), steady_s=total_s, total_s=total_s)
+        return Round(trials=merge(parts), steady_s=total_s, total_s=total_s)
 
     return run
 
@@ -206,30 +216,42 @@ def _search(processes: int, threads: int, n_jobs: int) -> Callable[[Work, Path],
     """`hyperparameter_search`; several processes share the trials by a journal file."""
 
     def run(work: Work, folder: Path) -> Round:
-        job = _write_job(work, folder, threads)
-        storage = "memory" if processes == 1 else str(folder / "journal")
-        if processes > 1:
-            enqueue(open_journal(storage), [trial["config"] for trial in work.job["trials"]])
-
-        def one(index: int) -> dict[str, Any]:
-            count = (len(work.spec.known) + index) // processes
-            out = folder / f"{index}.json"
-            words = [job, str(count), str(n_jobs), storage, str(out)]
-            _process(["tests.benchmarks.peers.search", *words], folder, threads)
-            return json.loads(out.read_text())
-
         began = time.monotonic()
-        with ThreadPoolExecutor(processes) as pool:
-            parts = list(pool.map(one, range(processes)))
+        parts = run_search(work, folder, processes, threads, n_jobs)
         total_s = time.monotonic() - began
         steady_s = max(part["ended"] for part in parts) - min(part["began"] for part in parts)
-        trials = _merge([part["trials"] for part in parts])
+        trials = merge([part["trials"] for part in parts])
         return Round(trials=trials, steady_s=steady_s, total_s=total_s)
 
     return run
 
 
-def _merge(parts: list[dict[str, Any]]) -> dict[int, Trained]:
+def run_search(
+    work: Work, folder: Path, processes: int, threads: int, n_jobs: int
+) -> list[dict[str, Any]]:
+    """Runs the study by `hyperparameter_search`; what each of its processes wrote.
+
+    Raises:
+        RuntimeError: a process failed.
+    """
+    job = _write_job(work, folder, threads)
+    storage = "memory" if processes == 1 else str(folder / "journal")
+    if processes > 1:
+        enqueue(open_journal(storage), [trial["config"] for trial in work.job["trials"]])
+
+    def one(index: int) -> dict[str, Any]:
+        count = (work.spec.search.trials + index) // processes
+        out = folder / f"{index}.json"
+        words = [job, str(count), str(n_jobs), storage, str(out)]
+        _process(["tests.benchmarks.peers.search", *words], folder, threads)
+        return json.loads(out.read_text())
+
+    with ThreadPoolExecutor(processes) as pool:
+        return list(pool.map(one, range(processes)))
+
+
+def merge(parts: list[dict[str, Any]]) -> dict[int, Trained]:
+    """Trials by number, from what processes of peers wrote."""
     return {
         int(number): Trained(steps=t["steps"], losses=tuple(t["losses"]), rows=t["rows"])
         for part in parts

@@ -18,7 +18,7 @@ def unequal(work: Work, ours: Round, other: Round) -> list[str]:
 def _trial(work: Work, ours: Round, other: Round, number: int) -> list[str]:
     one, reference = other.trials[number], ours.trials[number]
     wanted = {
-        "steps": (one.steps, len(work.job["trials"][number]["batches"])),
+        "steps": (one.steps, work.steps(number, work.spec.known[number])),
         "evaluations": (len(one.losses), work.evals),
         "rows evaluated": (one.rows, work.evals * len(work.job["val"])),
     }

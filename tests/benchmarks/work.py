@@ -3,7 +3,7 @@
 import json
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +28,7 @@ NEVER = 100_000  # COMPLETE trials before anything is pruned
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """A study whose trials are a fixed list, for ours as settings and for peers as a job file."""
+    """A study, for ours as settings and for peers as a job file."""
 
     spec: StudySpec
     settings: tuple[str, ...]
@@ -41,6 +41,10 @@ class Work:
     def tolerance(self) -> float:
         """Of a val loss: what rounding leaves between two orders of summation."""
         return TOLERANCES[self.spec.model.precision]
+
+    def steps(self, number: int, config: Mapping[str, Scalar]) -> int:
+        """Of the trial of this number with this configuration, to its end."""
+        return len(self.job["trials"][number]["plans"][str(config["batch_size"])]["batches"])
 
     @property
     def evals(self) -> int:
@@ -84,13 +88,18 @@ def make_work(
         "{" + ", ".join(f"{name} = {json.dumps(value)}" for name, value in config.items()) + "}"
         for config in configs
     )
-    settings = (
-        *extra,
-        f"search.trials={count}",
-        f"pruner.startup_trials={NEVER}",
-        *base,
-        f"known=[{tables}]",
-    )
+    never = f"pruner.startup_trials={NEVER}"
+    return _work(folder, (*extra, f"search.trials={count}", never, *base, f"known=[{tables}]"))
+
+
+def make_search(
+    folder: Path, count: int, extra: Sequence[str] = (), base: Sequence[str] = ("model.device=cpu",)
+) -> Work:
+    """The same for trials that every way samples itself, and prunes."""
+    return _work(folder, (*extra, f"search.trials={count}", *base, "known=[]"))
+
+
+def _work(folder: Path, settings: tuple[str, ...]) -> Work:
     spec = load_study(STUDY, Options(scale="mini", name=NAME, assignments=settings))
     return Work(spec=spec, settings=settings, job=_job(spec, folder), folder=folder)
 
@@ -99,6 +108,7 @@ def _job(spec: StudySpec, folder: Path) -> dict[str, Any]:
     examples = read_examples(spec.data)
     trial = spec.trial
     job: dict[str, Any] = {
+        "seed": spec.search.seed,
         "base": str(find_weights(spec.model.name)),
         "device": spec.model.device,
         "precision": spec.model.precision,
@@ -115,9 +125,7 @@ def _job(spec: StudySpec, folder: Path) -> dict[str, Any]:
     }
     rows = Rows(job["train"], load_processor(job), job["max_length"])
     lengths = [_length(rows.encode(row)) for row in job["train"]]
-    job["trials"] = [
-        _trial(spec, number, config, lengths) for number, config in enumerate(spec.known)
-    ]
+    job["trials"] = [_trial(spec, number, lengths) for number in range(spec.search.trials)]
     return job
 
 
@@ -135,20 +143,31 @@ def _length(row: dict[str, Any]) -> int:
     return len(row["input_ids"]) + len(row["labels"])
 
 
-def _trial(
-    spec: StudySpec, number: int, config: dict[str, Scalar], lengths: list[int]
-) -> dict[str, Any]:
-    size, trial, seed = int(config["batch_size"]), spec.trial, spec.search.seed
+def _trial(spec: StudySpec, number: int, lengths: list[int]) -> dict[str, Any]:
+    """Its configuration, where that is fixed, and its batches for every size that it may have."""
+    config = spec.known[number] if spec.known else None
+    sizes = [config["batch_size"]] if config else _choices(spec.space["batch_size"])
+    return {
+        "config": config,
+        "seed": spec.search.seed * SEED_STRIDE + number,
+        "plans": {str(size): _plan(spec, number, int(size), lengths) for size in sizes},
+    }
+
+
+def _choices(param: Param) -> Sequence[Scalar]:
+    return param.choices if isinstance(param, CategoricalParam) else [param.value]
+
+
+def _plan(spec: StudySpec, number: int, size: int, lengths: list[int]) -> dict[str, Any]:
+    trial, seed = spec.trial, (spec.search.seed, number)
     rows = [SimpleNamespace(length=length, stage=0) for length in lengths]
-    course = Course(rows=rows, batch_size=size, epochs=trial.epochs, seed=(seed, number))
+    course = Course(rows=rows, batch_size=size, epochs=trial.epochs, seed=seed)
     batches = list(course.batches())
     grid = trial.eval_grid(len(rows) * trial.epochs)
     eval_steps = grid[0] // size
     if len(rows) % size or grid != [eval_steps * size * k for k in range(1, len(grid) + 1)]:
         raise ValueError(f"batches of {size} do not meet the eval grid {grid}: no equal work")
     return {
-        "config": config,
-        "seed": seed * SEED_STRIDE + number,
         "batches": batches,
         "warmup": round(trial.warmup_share * len(batches)),
         "eval_steps": eval_steps,

@@ -9,7 +9,6 @@ nothing more about it.
 
 from collections.abc import Container, Mapping
 from contextlib import suppress
-from statistics import median
 from typing import Any
 
 import optuna
@@ -27,6 +26,7 @@ from hpo.search.ledger.endings import OBSERVATION, Ending
 from hpo.search.ledger.outcomes import CONSEQUENCES
 from hpo.search.ledger.revision import revision
 from hpo.search.study.budget import IDENTITY, Budget, read_budget, wall_clock
+from hpo.search.study.pruner import MedianPruner, Verdict
 from hpo.specs import EvalPoint, Observation, Outcome, StudySpec
 
 ZERO_SHOT = "zero_shot"  # study attributes
@@ -124,9 +124,8 @@ class Ledger:
             except UpdateFinishedTrialError:
                 reason = "it was ended by hand, in the dashboard"
                 return Ending(outcome=Outcome.LOST, reason=reason)
-        if replayed or point.last or not asked.trial.should_prune():
-            return None
-        return self._pruned(point)
+        verdict = None if replayed or point.last else self._verdict(asked)
+        return self._pruned(point, verdict) if verdict is not None and verdict.prunes else None
 
     def _write_report(self, asked: Asked, point: EvalPoint) -> None:
         step, value = point.samples_seen, self.objective.of(point)
@@ -137,22 +136,23 @@ class Ledger:
         """What the trial's pruner sees of it."""
         return asked.trial._cached_frozen_trial.intermediate_values
 
-    def _pruned(self, point: EvalPoint) -> Ending:
-        complete = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    def _verdict(self, asked: Asked) -> Verdict | None:
+        pruner = self.study.pruner
+        assert isinstance(pruner, MedianPruner)
+        return pruner.verdict(self.study, asked.trial._cached_frozen_trial)
+
+    def _pruned(self, point: EvalPoint, verdict: Verdict) -> Ending:
         step, value = point.samples_seen, self.objective.of(point)
         beyond = "above" if self.objective.direction == "minimize" else "below"
-        curves = (trial.intermediate_values for trial in complete)
-        others = [curve[step] for curve in curves if step in curve]
-        middle = median(others)
         return Ending(
             outcome=Outcome.PRUNED,
             reason=f"{self.objective.words} {value:.4f} at {step} samples is {beyond} the "
-            f"median {middle:.4f} of {len(others)} trials",
+            f"median {verdict.median:.4f} of {verdict.count} trials",
             details={
                 "pruner": "median",
                 "pruned_at_samples": step,
                 "pruned_value": value,
-                "pruned_median": middle,
+                "pruned_median": verdict.median,
             },
         )
 

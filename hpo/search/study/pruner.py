@@ -1,18 +1,31 @@
-"""Optuna's median pruner, which reads each curve once instead of all of them at every report."""
+"""Optuna's median pruner, for many trials at a time; it reads each curve once."""
 
 import math
 from bisect import insort
+from dataclasses import dataclass
 
 import optuna
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """How a trial compares with others at its last step."""
+
+    prunes: bool
+    median: float
+    count: int
+    """Trials that it is the median of."""
+
+
 class MedianPruner(optuna.pruners.BasePruner):
     """Prunes a trial whose best value so far is worse than the median of the others' at its step.
 
     Decides as `optuna.pruners.MedianPruner` does, which sorts the values of all COMPLETE trials
-    anew at every report (Golovin et al. 2017). Of one study.
+    anew at every report (Golovin et al. 2017). But while too few are COMPLETE, RUNNING ones that
+    have got as far count, too: of a hundred trials that start together all would else go on to
+    their ends. Of one study.
     """
 
     def __init__(self, *, startup_trials: int, min_trials: int, warmup_steps: int) -> None:
@@ -26,22 +39,25 @@ class MedianPruner(optuna.pruners.BasePruner):
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether the trial is to stop after its last report."""
-        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        verdict = self.verdict(study, trial)
+        return verdict is not None and verdict.prunes
+
+    def verdict(self, study: Study, trial: FrozenTrial) -> Verdict | None:
+        """What is to be said of the trial after its last report; None while that is nothing."""
         step = trial.last_step
-        if not complete or len(complete) < self._startup_trials or step is None:
-            return False
-        if step < self._warmup_steps:
-            return False
-        maximize = study.direction == StudyDirection.MAXIMIZE
-        best = _best(trial, maximize=maximize)
-        if math.isnan(best):
-            return True
+        if step is None or step < self._warmup_steps:
+            return None
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         self._learn(complete)
-        column = self._columns.get(step)
-        if column is None or column.count < self._min_trials:
-            return False
-        middle = column.median()
-        return best < middle if maximize else best > middle
+        others = self._columns.get(step, _Column([]))
+        if len(complete) < max(1, self._startup_trials) or others.count < self._min_trials:
+            others = others.with_more(_running(study, trial, step))
+            if others.count < max(self._startup_trials, self._min_trials):
+                return None
+        maximize = study.direction == StudyDirection.MAXIMIZE
+        best, middle = _best(trial, maximize=maximize), others.median()
+        worse = best < middle if maximize else best > middle
+        return Verdict(prunes=worse or math.isnan(best), median=middle, count=others.count)
 
     def _learn(self, complete: list[FrozenTrial]) -> None:
         """Takes in the curves of trials that were not COMPLETE before; none is ever un-told."""
@@ -51,16 +67,24 @@ class MedianPruner(optuna.pruners.BasePruner):
             if trial._trial_id not in self._seen:
                 self._seen.add(trial._trial_id)
                 for step, value in trial.intermediate_values.items():
-                    self._columns.setdefault(step, _Column()).add(value)
+                    self._columns.setdefault(step, _Column([])).add(value)
 
 
 class _Column:
-    """The values of COMPLETE trials at one step."""
+    """The values of trials at one step."""
 
-    def __init__(self) -> None:
-        self.count = 0
+    def __init__(self, ascending: list[float]) -> None:
+        self.count = len(ascending)
         """NaNs, too."""
-        self._sorted: list[float] = []
+        self._sorted = ascending
+
+    def with_more(self, values: list[float]) -> "_Column":
+        """Another one."""
+        more = _Column(self._sorted.copy())
+        more.count = self.count
+        for value in values:
+            more.add(value)
+        return more
 
     def add(self, value: float) -> None:
         self.count += 1
@@ -74,6 +98,13 @@ class _Column:
         upper = self._sorted[len(self._sorted) // 2]
         lower = self._sorted[(len(self._sorted) - 1) // 2]
         return upper - (upper - lower) * 0.5
+
+
+def _running(study: Study, trial: FrozenTrial, step: int) -> list[float]:
+    """What others have reported at this step that are still RUNNING."""
+    others = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    curves = [other.intermediate_values for other in others if other.number != trial.number]
+    return [curve[step] for curve in curves if step in curve]
 
 
 def _best(trial: FrozenTrial, *, maximize: bool) -> float:

@@ -101,9 +101,8 @@ def count_targets(batch):
     return int((batch["labels"] != IGNORED).sum())
 
 
-def adapted(base, job, trial):
+def adapted(base, job, config, seed):
     """The base under PEFT, with the initial A of the trial's seed and B at zero."""
-    config = trial["config"]
     model = get_peft_model(
         base,
         LoraConfig(
@@ -113,7 +112,7 @@ def adapted(base, job, trial):
             target_modules=job["pattern"],
         ),
     )
-    generator = torch.Generator().manual_seed(trial["seed"])
+    generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, LoraLayer):
             weight = module.lora_A["default"].weight

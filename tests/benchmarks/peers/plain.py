@@ -25,24 +25,25 @@ def train(job, trial):
     """Trains to the end; steps, val losses of the grid, rows evaluated."""
     processor = load_processor(job)
     rows, val = (Rows(job[side], processor, job["max_length"]) for side in ("train", "val"))
-    model = adapted(load_base(job), job, trial)
-    parameters = [p for p in model.parameters() if p.requires_grad]
     config = trial["config"]
+    plan = trial["plans"][str(config["batch_size"])]
+    model = adapted(load_base(job), job, config, trial["seed"])
+    parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters, lr=config["learning_rate"], weight_decay=job["weight_decay"]
     )
     schedule = get_scheduler(
-        SCHEDULES[config["scheduler"]], optimizer, trial["warmup"], len(trial["batches"])
+        SCHEDULES[config["scheduler"]], optimizer, plan["warmup"], len(plan["batches"])
     )
     losses, evaluated = [], 0
-    for step, batch in enumerate(trial["batches"], 1):
+    for step, batch in enumerate(plan["batches"], 1):
         loss = model(**send(collate([rows[i] for i in batch]), model)).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, job["max_grad_norm"])
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        if step % trial["eval_steps"] == 0:
+        if step % plan["eval_steps"] == 0:
             losses.append(evaluate(model, val, job["eval_batch_size"]))
             evaluated += len(val)
     return {"steps": step, "losses": losses, "rows": evaluated}

@@ -1,7 +1,8 @@
-"""`transformers.Trainer.hyperparameter_search(backend="optuna")` on a fixed list of trials.
+"""`transformers.Trainer.hyperparameter_search(backend="optuna")`.
 
 `python -m tests.benchmarks.peers.search JOB.json TRIALS N_JOBS STORAGE RESULTS.json`, where STORAGE
-is `memory` or a journal file that several processes share.
+is `memory` or a journal file that several processes share. Trials are those of a fixed list, to
+their ends, where the job has configurations; else sampled and pruned as is its default.
 """
 
 import copy
@@ -53,13 +54,21 @@ def suggest_one(trial, name, param):
     return trial.suggest_float(name, param["low"], param["high"], log=param["log"])
 
 
-class FixedTrainer(Trainer):
+def lowest(space):
+    """A configuration without a trial."""
+    return {
+        n: p["choices"][0] if p["type"] == "categorical" else p["low"] for n, p in space.items()
+    }
+
+
+class JobTrainer(Trainer):
     """A Trainer that takes batches in the order of the job and weighs val loss by tokens."""
 
     def __init__(self, job):
         processor = load_processor(job)
         train, val = (Rows(job[side], processor, job["max_length"]) for side in ("train", "val"))
         self.job, self.trial_number, self.results = job, 0, {}
+        self.config = lowest(job["space"])
         self._base = load_base(job)
         self._total, self._tokens, self._rows = 0.0, 0, 0
         super().__init__(
@@ -72,25 +81,32 @@ class FixedTrainer(Trainer):
 
     def start_trial(self, trial):
         """A fresh adapter on a copy of the base; without a trial, any."""
-        self.trial_number = 0 if trial is None else trial.number
-        return adapted(copy.deepcopy(self._base), self.job, self.job["trials"][self.trial_number])
+        if trial is not None:  # it comes before `hp_space`, which is told the same again
+            self.trial_number, self.config = trial.number, suggest(trial, self.job["space"])
+        seed = self.job["trials"][self.trial_number]["seed"]
+        return adapted(copy.deepcopy(self._base), self.job, self.config, seed)
 
     def hp_space(self, trial):
         """What of a trial are training arguments."""
         config = suggest(trial, self.job["space"])
-        fixed = self.job["trials"][trial.number]
-        assert config == fixed["config"], "the trial is not the one that was enqueued"
+        fixed = self.job["trials"][trial.number]["config"]
+        assert fixed in (None, config), "the trial is not the one that was enqueued"
+        plan = self.plan(trial.number)
         return {
             "learning_rate": config["learning_rate"],
             "per_device_train_batch_size": config["batch_size"],
             "lr_scheduler_type": SCHEDULES[config["scheduler"]],
-            "warmup_steps": fixed["warmup"],
-            "eval_steps": fixed["eval_steps"],
+            "warmup_steps": plan["warmup"],
+            "eval_steps": plan["eval_steps"],
         }
+
+    def plan(self, number):
+        """Batches of the trial, for the batch size that it has."""
+        return self.job["trials"][number]["plans"][str(self.config["batch_size"])]
 
     def get_train_dataloader(self):
         """The batches of the trial; every epoch goes on where the last one ended."""
-        batches = self.job["trials"][self.trial_number]["batches"]
+        batches = self.plan(self.trial_number)["batches"]
         sampler = Epochs(batches, int(self.args.num_train_epochs))
         return torch.utils.data.DataLoader(
             self.train_dataset, batch_sampler=sampler, collate_fn=collate
@@ -152,9 +168,12 @@ def search(job, trials, n_jobs, storage):
     """Trains that many trials; what came out, and when the first began and the last ended."""
     shared = storage != "memory"
     store = open_journal(storage) if shared else InMemoryStorage()
-    if not shared:
-        enqueue(store, [trial["config"] for trial in job["trials"]])
-    trainer = FixedTrainer(job)
+    configs = [trial["config"] for trial in job["trials"] if trial["config"]]
+    if configs and not shared:
+        enqueue(store, configs)
+    never = {"pruner": optuna.pruners.NopPruner()}
+    own = never if configs else {"sampler": optuna.samplers.TPESampler(seed=job["seed"])}
+    trainer = JobTrainer(job)
     trainer.hyperparameter_search(
         hp_space=trainer.hp_space,
         compute_objective=trainer.val_loss,
@@ -165,7 +184,7 @@ def search(job, trials, n_jobs, storage):
         storage=store,
         study_name=STUDY,
         load_if_exists=True,
-        pruner=optuna.pruners.NopPruner(),
+        **own,
     )
     frozen = optuna.load_study(study_name=STUDY, storage=store).get_trials(deepcopy=False)
     done = [trial for trial in frozen if trial.datetime_complete is not None]
@@ -173,6 +192,14 @@ def search(job, trials, n_jobs, storage):
         "trials": trainer.results,
         "began": min(trial.datetime_start for trial in done).timestamp(),
         "ended": max(trial.datetime_complete for trial in done).timestamp(),
+        "ends": {
+            t.number: {
+                "state": t.state.name,
+                "at": t.datetime_complete.timestamp(),
+                "params": t.params,
+            }
+            for t in done
+        },
     }
 
 

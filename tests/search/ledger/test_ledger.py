@@ -141,6 +141,18 @@ def test_reports_lie_on_the_grid_and_the_median_prunes(ledger):
         assert ended.user_attrs[key] == value
 
 
+def test_trials_that_run_side_by_side_are_pruned_before_one_is_complete(ledger):
+    together = [ledger.ask() for _ in range(5)]
+    for asked in together:
+        assert ledger.report(asked, point(16, 9.0), replayed=False) is None
+    for value, asked in zip((1.0, 2.0, 3.0, 4.0), together, strict=False):
+        assert ledger.report(asked, point(32, value), replayed=False) is None
+    verdict = ledger.report(together[4], point(32, 2.75), replayed=False)
+    assert verdict.outcome == Outcome.PRUNED
+    assert verdict.details["pruned_median"] == 2.5
+    assert verdict.reason.endswith("is above the median 2.5000 of 4 trials")
+
+
 def test_a_trial_at_its_end_is_complete_however_bad(ledger):
     for _ in range(4):
         asked = ledger.ask()

@@ -48,6 +48,40 @@ def test_nothing_is_pruned_before_enough_trials_are_complete():
     assert curve(study, (9.0, 9.0, 9.0)) is None
 
 
+def running(study, values):
+    """A trial that goes on after these values, at 10, 20, ... samples; whether it is to stop."""
+    trial = study.ask()
+    for step, value in zip(STEPS, values, strict=False):
+        trial.report(value, step)
+    return trial.should_prune()
+
+
+def test_trials_that_run_count_where_they_are_while_too_few_are_complete():
+    study = pruning_study()
+    assert not running(study, (1.0, 1.0))
+    assert not running(study, (9.0, 9.0))  # one other has got as far, of two that there must be
+    assert not running(study, (9.0,))  # the warm-up
+    assert running(study, (9.0, 6.0))
+    assert not running(study, (9.0, 5.0))
+    assert curve(study, (5.0, 5.5, 1.0)) is None
+
+
+def test_trials_that_run_do_not_count_once_enough_are_complete():
+    study = pruning_study()
+    assert [curve(study, (3.0, 2.0, 1.0)) for _ in range(2)] == [None, None]
+    for _ in range(5):
+        assert running(study, (9.0, 9.0))
+    assert running(study, (9.0, 2.5))
+
+
+def test_pruned_trials_never_count():
+    study = pruning_study()
+    for _ in range(3):
+        study.add_trial(create_trial(state=TrialState.PRUNED, intermediate_values={20: 1.0}))
+    assert not running(study, (9.0, 9.0))
+    assert not running(study, (9.0, 9.5))
+
+
 def drawn(draw):
     """A curve of some steps, in any order, with ties and NaN; what is reported is not infinite."""
     steps = draw.sample(STEPS, draw.randint(0, len(STEPS)))
