@@ -18,7 +18,6 @@ from typing import Any
 
 import optuna
 
-from hpo.errors import HpoError
 from tests.benchmarks import bases
 from tests.benchmarks.contenders import CORES, Trained, merge, run_ours, run_search, trained
 from tests.benchmarks.report import table, write
@@ -136,12 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rounds = []
     for seed in range(options.rounds):
         with tempfile.TemporaryDirectory(prefix="study-") as folder:
-            try:
-                extra = (*options.assign, f"search.seed={seed}")
-                work = make_search(Path(folder), options.trials, extra, base)
-            except HpoError as error:
-                raise SystemExit(str(error)) from None
-            row, faults = measure(work)
+            extra = (*options.assign, f"search.seed={seed}")
+            row, faults = measure(make_search(Path(folder), options.trials, extra, base))
         if faults:
             print("\n".join(faults), file=sys.stderr)
             return 1

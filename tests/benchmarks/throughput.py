@@ -21,7 +21,6 @@ from typing import Any
 
 import optuna
 
-from hpo.errors import HpoError
 from tests.benchmarks import bases
 from tests.benchmarks.contenders import Contender, Round, contenders, stop_processes
 from tests.benchmarks.equal import loss_difference, unequal
@@ -78,10 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     measured = [Measured(name=n, contender=c, note=c.missing) for n, c in ways.items()]
     with tempfile.TemporaryDirectory(prefix="throughput-") as folder:
         base = bases.settings(options)
-        try:
-            work = make_work(Path(folder), options.configs, (*LENGTH, *options.assign), base)
-        except HpoError as error:
-            raise SystemExit(str(error)) from None
+        work = make_work(Path(folder), options.configs, (*LENGTH, *options.assign), base)
         try:
             for number in range(options.rounds):
                 measure_round(work, measured, number)

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from hpo.data import Example, read_examples
+from hpo.errors import HpoError
 from hpo.files import Options, load_study
 from hpo.specs import CategoricalParam, ConstantParam, FloatParam, Param, Scalar, StudySpec
 from hpo.training.tasks.captioning import QFORMER
@@ -100,8 +101,11 @@ def make_search(
 
 
 def _work(folder: Path, settings: tuple[str, ...]) -> Work:
-    spec = load_study(STUDY, Options(scale="mini", name=NAME, assignments=settings))
-    return Work(spec=spec, settings=settings, job=_job(spec, folder), folder=folder)
+    try:
+        spec = load_study(STUDY, Options(scale="mini", name=NAME, assignments=settings))
+        return Work(spec=spec, settings=settings, job=_job(spec, folder), folder=folder)
+    except HpoError as error:
+        raise SystemExit(str(error)) from None
 
 
 def _job(spec: StudySpec, folder: Path) -> dict[str, Any]:

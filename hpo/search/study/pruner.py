@@ -50,14 +50,16 @@ class MedianPruner(optuna.pruners.BasePruner):
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         self._learn(complete)
         others = self._columns.get(step, _Column([]))
-        if len(complete) < max(1, self._startup_trials) or others.count < self._min_trials:
+        maximize = study.direction == StudyDirection.MAXIMIZE
+        best = _best(trial, maximize=maximize)
+        is_nan, few = math.isnan(best), len(complete) < max(1, self._startup_trials)
+        if few or (others.count < self._min_trials and not is_nan):
             others = others.with_more(_running(study, trial, step))
             if others.count < max(self._startup_trials, self._min_trials):
                 return None
-        maximize = study.direction == StudyDirection.MAXIMIZE
-        best, middle = _best(trial, maximize=maximize), others.median()
+        middle = others.median()
         worse = best < middle if maximize else best > middle
-        return Verdict(prunes=worse or math.isnan(best), median=middle, count=others.count)
+        return Verdict(prunes=worse or is_nan, median=middle, count=others.count)
 
     def _learn(self, complete: list[FrozenTrial]) -> None:
         """Takes in the curves of trials that were not COMPLETE before; none is ever un-told."""

@@ -74,6 +74,17 @@ def test_trials_that_run_do_not_count_once_enough_are_complete():
     assert running(study, (9.0, 2.5))
 
 
+@pytest.mark.parametrize("complete", [1, 2])
+@pytest.mark.filterwarnings("ignore:All-NaN:RuntimeWarning")
+def test_what_is_only_nan_is_pruned_as_by_optuna_whatever_others_have_at_its_step(complete):
+    study = pruning_study()
+    for _ in range(complete):
+        study.add_trial(create_trial(value=1.0, intermediate_values={30: 1.0}))
+    trial = create_trial(state=TrialState.RUNNING, intermediate_values={20: math.nan})
+    theirs = optuna.pruners.MedianPruner(2, 11, n_min_trials=2)
+    assert study.pruner.prune(study, trial) == theirs.prune(study, trial) == (complete == 2)
+
+
 def test_pruned_trials_never_count():
     study = pruning_study()
     for _ in range(3):
