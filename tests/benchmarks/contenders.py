@@ -1,6 +1,7 @@
 """The ways to run the same trials, each from its first process to its last one's end."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import optuna
@@ -19,6 +21,7 @@ from tests.benchmarks.work import NAME, STUDY, Work
 from tests.commands import REPOSITORY, environment
 
 CORES = 2
+INTERRUPTED = 130
 TAIL = 2000  # characters of a failed process's log
 RUNNING: set[subprocess.Popen[str]] = set()
 
@@ -138,10 +141,21 @@ def _process(words: list[str], folder: Path, threads: int | None = None) -> str:
     return printed
 
 
-def stop_processes() -> None:
-    """Asks everything that runs to end."""
+def interruptible(main: Callable[[], int]) -> int:
+    """Runs a benchmark; on SIGINT or SIGTERM everything that it has started is asked to end."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, _end)
+    try:
+        return main()
+    except KeyboardInterrupt:
+        print("interrupted; nothing of it is left", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _end(number: int, frame: FrameType | None) -> None:
     for process in list(RUNNING):
         process.terminate()
+    raise KeyboardInterrupt
 
 
 def run_ours(work: Work, folder: Path, options: Sequence[str]) -> tuple[list[FrozenTrial], int]:

@@ -19,7 +19,15 @@ from typing import Any
 import optuna
 
 from tests.benchmarks import bases
-from tests.benchmarks.contenders import CORES, Trained, merge, run_ours, run_search, trained
+from tests.benchmarks.contenders import (
+    CORES,
+    Trained,
+    interruptible,
+    merge,
+    run_ours,
+    run_search,
+    trained,
+)
 from tests.benchmarks.report import table, write
 from tests.benchmarks.work import Work, make_search
 
@@ -197,4 +205,4 @@ def _shown(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

@@ -9,27 +9,24 @@ long as `hyperparameter_search`. The longer they are, the less imports and loadi
 
 import argparse
 import shutil
-import signal
 import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import optuna
 
 from tests.benchmarks import bases
-from tests.benchmarks.contenders import Contender, Round, contenders, stop_processes
+from tests.benchmarks.contenders import Contender, Round, contenders, interruptible
 from tests.benchmarks.equal import loss_difference, unequal
 from tests.benchmarks.report import table, write
 from tests.benchmarks.work import Work, make_work
 
 GOALS = {"search": 4.0, "fresh": 9.0}
 LENGTH = ("trial.epochs=1", "trial.evals=2")
-INTERRUPTED = 130
 
 
 @dataclass(kw_only=True)
@@ -186,16 +183,5 @@ def _payload(options: argparse.Namespace, work: Work, rows: list[dict[str, Any]]
     }
 
 
-def _end(number: int, frame: FrameType | None) -> None:
-    stop_processes()
-    raise KeyboardInterrupt
-
-
 if __name__ == "__main__":
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, _end)
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        print("interrupted; nothing of it is left", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    sys.exit(interruptible(main))
