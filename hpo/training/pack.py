@@ -165,8 +165,9 @@ class Pack:
             self._bench.memory.learn(seen)
         others = [m.asked.adapter for m in self._members if m.asked and m.asked.adapter]
         kept = STATES * sum(adapter.flat.nbytes for adapter in others)
-        gauge = self._bench.gauge
-        clean = finished.clean and gauge.is_clean(self._bench.task.held_bytes, kept)
+        gauge, in_use = self._bench.gauge, bool(others) and finished.fault is None
+        held = self._bench.task.held_bytes
+        clean = finished.clean and gauge.is_clean(held, kept, in_use=in_use)
         stats = finished.stats.model_copy(update={"held_memory_bytes": gauge.held_bytes()})
         told = {"stats": stats, "clean": clean, "observation": seen, "shared": member.shared}
         return finished.model_copy(update=told)

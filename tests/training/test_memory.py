@@ -24,7 +24,7 @@ study = load_study("rsicap", Options(scale="mini", assignments=(
     "data.samples=150", "trial.epochs=1", "trial.evals=2", "trial.eval_batch_size=4",
     "limits.predict_oom=false")))
 bench, _ = set_up(Setup(
-        study=study, memory_limit_bytes=280 << 20, gpu=False, zero_shot=False))
+        study=study, memory_limit_bytes=240 << 20, gpu=False, zero_shot=False))
 for number, batch in enumerate((4, 120, 4, 120, 4)):
     config = TrialConfig(learning_rate=3e-3, lora_r=4, lora_alpha=8.0, batch_size=batch)
     folder = f"{sys.argv[1]}/{number}"
@@ -37,21 +37,48 @@ for number, batch in enumerate((4, 120, 4, 120, 4)):
     print(json.dumps({"fault": fault, "points": points, "clean": finished.clean, "space": space}))
 """
 
+FREED = """
+import json, torch
+from hpo.training.memory.gauge import MemoryGauge
 
-def test_an_allocation_failure_is_an_oom_and_the_next_trial_is_as_if_nothing_was(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(CHILD), str(tmp_path)],
+gauge = MemoryGauge(torch.device("cpu"), None)
+gauge.mark_baseline()
+held = []
+for mib in (200, 700):
+    blocks = [b"x" * 100_000 for _ in range(mib * 10)]  # in the heap; the last holds its end
+    del blocks[:-1]
+    for in_use in (True, False):
+        clean = gauge.is_clean(0, in_use=in_use)
+        held.append((clean, gauge.held_bytes() >> 20))
+print(json.dumps(held))
+"""
+
+
+def run_child(source, *words):
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(source), *words],
         capture_output=True,
         text=True,
         check=True,
         env={"PATH": "/usr/bin:/bin", "MALLOC_ARENA_MAX": "1", "PYTHONPATH": ":".join(sys.path)},
-    )
-    small, large, after, again, last = (json.loads(line) for line in done.stdout.splitlines())
+    ).stdout
+
+
+def test_memory_that_is_free_stays_where_others_need_it_unless_it_is_too_much():
+    kept, given_back, too_much, after = json.loads(run_child(FREED))
+    assert [clean for clean, _ in (kept, given_back, too_much, after)] == [True] * 4
+    assert kept[1] > 150
+    assert max(given_back[1], too_much[1], after[1]) < 50
+
+
+def test_an_allocation_failure_is_an_oom_and_the_next_trial_is_as_if_nothing_was(tmp_path):
+    lines = run_child(CHILD, str(tmp_path)).splitlines()
+    small, large, after, again, last = map(json.loads, lines)
     for failed in (large, again):
         assert failed["fault"]["outcome"] == "oom"
         assert failed["fault"]["step"] == 1, "the longest batch comes first"
-        assert failed["fault"]["capacity_bytes"] == 280 << 20
-        assert failed["fault"]["needed_bytes"] > 280 << 20
+        assert failed["fault"]["capacity_bytes"] == 240 << 20
+        assert failed["fault"]["needed_bytes"] > 240 << 20
         assert failed["points"] == []
         lost = failed["space"] - small["space"]
         assert not failed["clean"] or lost < 60 << 20, "it does not pass as clean with less space"

@@ -141,15 +141,30 @@ def test_what_did_not_fit_together_is_not_tried_again(bench, order, monkeypatch)
     assert [rows for rows in passes if rows > 8] == [16]
 
 
-def test_an_oom_in_a_pack_is_the_one_that_does_not_fit_alone(bench, order, monkeypatch):
-    def too_much(task, base, asked):
-        if sum(len(one.rows) for one in asked if one.learns) > 20:
-            raise torch.OutOfMemoryError("out of memory")
-        return compute(task, base, asked)
+def too_much(task, base, asked):
+    """Computes, where the memory bears so many rows."""
+    if sum(len(one.rows) for one in asked if one.learns) > 20:
+        raise torch.OutOfMemoryError("out of memory")
+    return compute(task, base, asked)
 
+
+def test_an_oom_in_a_pack_is_the_one_that_does_not_fit_alone(bench, order, monkeypatch):
     monkeypatch.setattr(packing, "compute", too_much)
     ended, _ = packed(bench, [order(n, batch_size=size) for n, size in enumerate((8, 24, 16))])
     assert [f.fault.outcome if f.fault else None for f in ended] == [None, Outcome.OOM, None]
+
+
+def test_memory_is_given_back_when_a_failed_trial_or_the_last_one_ends(bench, order, monkeypatch):
+    is_clean, heard = type(bench.gauge).is_clean, []
+
+    def hear(gauge, *kept, in_use):
+        heard.append(in_use)
+        return is_clean(gauge, *kept, in_use=in_use)
+
+    monkeypatch.setattr(type(bench.gauge), "is_clean", hear)
+    monkeypatch.setattr(packing, "compute", too_much)
+    packed(bench, [order(n, batch_size=size) for n, size in enumerate((8, 24, 16))])
+    assert heard == [False, True, False]
 
 
 def test_a_device_that_breaks_under_several_ends_the_runner(bench, order, monkeypatch):

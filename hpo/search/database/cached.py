@@ -116,7 +116,7 @@ class StudyStorage(_CachedStorage):
     def create_waiting(self, study_id: int) -> int:
         """Id of a new trial that waits."""
         trial_id, number = create_waiting(self._backend.engine, study_id)
-        self._trial_id_to_study_id_and_number[trial_id] = study_id, number
+        self._introduce(study_id, trial_id, number)
         return trial_id
 
     def _collected(self, trial_id: int) -> Writes | None:
@@ -195,12 +195,27 @@ class StudyStorage(_CachedStorage):
             insort(found, trial, key=NUMBER)
         return copy.deepcopy(found) if deepcopy else found
 
-    def running(self, study_id: int) -> list[int]:
-        """Ids of the study's RUNNING trials."""
+    def states(self, study_id: int) -> dict[int, TrialState]:
+        """States of the study's trials as they are now, by id."""
         known = self._known[study_id]
         with self._backend.engine.connect() as connection:
             now = rows.states(connection, study_id, known.oldest)
-        return [trial_id for trial_id, state in now.items() if state == TrialState.RUNNING]
+        if not now:
+            self._backend.get_study_name_from_id(study_id)  # raises if the study was deleted
+        return {trial_id: trial.state for trial_id, trial in known.ended.items()} | now
+
+    def waiting(self, study_id: int, *, first: str) -> list[int]:
+        """Ids of the study's WAITING trials: those with a user attribute first, then by age."""
+        with self._backend.engine.connect() as connection:
+            found = rows.waiting(connection, study_id, first)
+        for trial_id, number in found:
+            self._introduce(study_id, trial_id, number)
+        return [trial_id for trial_id, _ in found]
+
+    def _introduce(self, study_id: int, trial_id: int, number: int) -> None:
+        """Tells Optuna's cache of a trial, before parameters are set."""
+        self._studies.setdefault(study_id, _StudyInfo())
+        self._trial_id_to_study_id_and_number[trial_id] = study_id, number
 
     def _read(self, study_id: int, wanted: frozenset[TrialState]) -> list[FrozenTrial]:
         """Reads what has ended since the last time; the wanted trials that have not."""

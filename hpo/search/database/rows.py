@@ -10,7 +10,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, Row, Table, bindparam, select
+from sqlalchemy import Connection, Row, Table, and_, bindparam, select
 
 TRIALS: Table = models.TrialModel.__table__
 STUDIES: Table = models.StudyModel.__table__
@@ -39,6 +39,12 @@ _OF = {
         (SYSTEM_ATTRS, SYSTEM_ATTRS.c.trial_system_attribute_id),
     )
 }
+_WITH = and_(USER_ATTRS.c.trial_id == TRIALS.c.trial_id, USER_ATTRS.c.key == bindparam("attribute"))
+_WAITING = (
+    select(TRIALS.c.trial_id, TRIALS.c.number, USER_ATTRS.c.key)
+    .outerjoin(USER_ATTRS, _WITH)
+    .where(TRIALS.c.study_id == bindparam("study_id"), TRIALS.c.state == TrialState.WAITING)
+)
 _OF_STUDY = select(STUDY_ATTRS).where(STUDY_ATTRS.c.study_id == bindparam("study_id"))
 
 
@@ -46,6 +52,13 @@ def states(connection: Connection, study_id: int, oldest: int) -> dict[int, Tria
     """States of the study's trials by id, from one id on."""
     found = connection.execute(_SINCE, {"study_id": study_id, "oldest": oldest})
     return {row.trial_id: row.state for row in found}
+
+
+def waiting(connection: Connection, study_id: int, first: str) -> list[tuple[int, int]]:
+    """Ids and numbers of the WAITING trials: with a user attribute first, then by age."""
+    found = connection.execute(_WAITING, {"study_id": study_id, "attribute": first}).all()
+    ordered = sorted(found, key=lambda row: (row.key is None, row.number))
+    return [(row.trial_id, row.number) for row in ordered]
 
 
 def load(connection: Connection, trial_ids: Iterable[int]) -> list[FrozenTrial]:

@@ -7,6 +7,7 @@ its lease is taken: a database that goes away in between leaves nothing behind t
 an owner.
 """
 
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -21,6 +22,8 @@ from hpo.search.study.space import suggest
 from hpo.specs import Param, TrialConfig
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+ENDED = (*FINISHED, TrialState.FAIL)
+BEGUN = (*FINISHED, TrialState.RUNNING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,11 +98,11 @@ class Admission:
     def next(self, total: int) -> Asked | None:
         """A RUNNING trial with a lease of ours; None while there is none to start."""
         if self._pending is None:
-            trials = self._trials()
-            begun = sum(t.state in FINISHED or t.state == TrialState.RUNNING for t in trials)
+            states = Counter(self._storage.states(self._study._study_id).values())
+            begun = sum(states[state] for state in BEGUN)
             if begun >= total:
                 return None
-            self._pending = self._take(trials, room=total - begun)
+            self._pending = self._take(states[TrialState.WAITING], room=total - begun)
         asked = self._begin(self._pending) if self._pending is not None else None
         self._pending = None
         return asked
@@ -113,7 +116,9 @@ class Admission:
 
         A retry is there twice if the database committed it without saying so.
         """
-        trials = self._trials()
+        if not asked.earlier and asked.seed_number < total:
+            return False  # there are not so many numbers before it
+        trials = self._study.get_trials(deepcopy=False)
         older = (t for t in trials if t.number < asked.number)
         if asked.earlier and any(_makes_needless(t, asked) for t in older):
             return True
@@ -122,15 +127,15 @@ class Admission:
             return False
         return sum(number < asked.seed_number for number in set(map(_first, alive))) >= total
 
-    def _take(self, trials: list[FrozenTrial], room: int) -> int | None:
+    def _take(self, waiting: int, room: int) -> int | None:
         """A waiting trial of ours: retries come first, then the oldest; else a new one."""
-        waiting = [t for t in trials if t.state == TrialState.WAITING]
-        for trial in sorted(waiting, key=lambda t: ("retry_of" not in t.user_attrs, t.number)):
-            if self._leases.take(trial._trial_id):
-                return trial._trial_id
-        if len(waiting) >= room:
+        study_id = self._study._study_id
+        for trial_id in self._storage.waiting(study_id, first="retry_of") if waiting else ():
+            if self._leases.take(trial_id):
+                return trial_id
+        if waiting >= room:
             return None  # others are about to start them
-        trial_id = self._storage.create_waiting(self._study._study_id)
+        trial_id = self._storage.create_waiting(study_id)
         return trial_id if self._leases.take(trial_id) else None
 
     def _begin(self, trial_id: int) -> Asked | None:
@@ -150,9 +155,6 @@ class Admission:
     @property
     def _storage(self) -> StudyStorage:
         return storage_of(self._study)
-
-    def _trials(self) -> list[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False)
 
 
 def _first(trial: optuna.Trial | FrozenTrial) -> int:

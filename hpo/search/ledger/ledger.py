@@ -20,7 +20,14 @@ from hpo.protocol import BaseFacts
 from hpo.search.database.cached import StudyStorage, storage_of
 from hpo.search.database.leases import Leases
 from hpo.search.database.writes import LeaseLostError
-from hpo.search.ledger.admission import FINISHED, Admission, Asked, UntrainableError, asked_again
+from hpo.search.ledger.admission import (
+    ENDED,
+    FINISHED,
+    Admission,
+    Asked,
+    UntrainableError,
+    asked_again,
+)
 from hpo.search.ledger.diagnosis import DIAGNOSIS, diagnose, lowest_by
 from hpo.search.ledger.endings import OBSERVATION, Ending
 from hpo.search.ledger.outcomes import CONSEQUENCES
@@ -243,7 +250,9 @@ class Ledger:
             self._orphans.setdefault(row.trial_id, (_silent(row), row.device_seconds))
             if not self.leases.claim(row):
                 del self._orphans[row.trial_id]
-        for trial_id in self.leases.leaseless(self._storage.running(self.study._study_id)):
+        states = self._storage.states(self.study._study_id)
+        running = [trial_id for trial_id, state in states.items() if state == TrialState.RUNNING]
+        for trial_id in self.leases.leaseless(running):
             reason = "it was RUNNING, and no worker of this study had it"
             self._orphans.setdefault(trial_id, (reason, 0.0))
             if not self.leases.take(trial_id):
@@ -321,7 +330,7 @@ class Ledger:
         """What trials have shown of the memory of such a device, by number; not of `besides`."""
         return {
             trial.number: Observation.model_validate(trial.user_attrs[OBSERVATION])
-            for trial in self.trials()
+            for trial in self.study.get_trials(deepcopy=False, states=ENDED)
             if trial.number not in besides
             and OBSERVATION in trial.user_attrs
             and trial.user_attrs.get("device") == device

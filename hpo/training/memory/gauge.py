@@ -75,14 +75,26 @@ class MemoryGauge:
             return torch.cuda.max_memory_allocated(self._device)
         return max(0, _status("VmHWM") - self._origin_bytes)
 
-    def is_clean(self, kept_on_host_bytes: int, kept_on_device_bytes: int = 0) -> bool:
+    def is_clean(
+        self, kept_on_host_bytes: int, kept_on_device_bytes: int = 0, *, in_use: bool = False
+    ) -> bool:
         """Whether memory of device and host is back at the baseline, but for a small slack.
 
         Args:
             kept_on_host_bytes: what a cache keeps on purpose.
             kept_on_device_bytes: what other trials hold.
+            in_use: whether their next pass needs what is free now: to give it back and to fetch
+                it again takes a tenth of a CPU's time, so only what is too much goes.
         """
+        kept = kept_on_host_bytes, kept_on_device_bytes
+        if in_use:
+            gc.collect()
+            if self._is_back(*kept):
+                return True
         release(self._device)
+        return self._is_back(*kept)
+
+    def _is_back(self, kept_on_host_bytes: int, kept_on_device_bytes: int) -> bool:
         if self._device.type == "cpu":
             kept = kept_on_host_bytes + kept_on_device_bytes
             on_host = _status("VmRSS") - kept

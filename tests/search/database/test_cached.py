@@ -25,6 +25,14 @@ def same(ledger):
         assert ledger.study.get_trials(states=states) == found
     for trial in found:
         assert ledger.study._storage.get_trial(trial._trial_id) == trial
+    trials = backend.get_all_trials(study_id)
+    states = ledger.study._storage.states(study_id)
+    assert states == {trial._trial_id: trial.state for trial in trials}
+    waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
+    for key in ("known", "retry_of"):
+        in_order = sorted(waiting, key=lambda trial: (key not in trial.user_attrs, trial.number))
+        ids = [trial._trial_id for trial in in_order]
+        assert ledger.study._storage.waiting(study_id, first=key) == ids
     return [trial.state for trial in found]
 
 

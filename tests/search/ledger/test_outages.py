@@ -171,9 +171,8 @@ def test_asking_for_a_retry_begins_it_once(at_every_statement):
 def test_a_trial_that_is_one_too_many_is_handed_back(at_every_statement, sqlite_url, worker):
     def overtaken(ledger):
         """Another worker got the last place, between our look at the study and our trial."""
-        trials = ledger.trials()
         worker(ledger._spec, sqlite_url, "there:2").ask()
-        ledger._admission._pending = ledger._admission._take(trials, room=1)
+        ledger._admission._pending = ledger._admission._take(0, room=1)
 
     result, (trials, leases, booked) = same(at_every_statement(overtaken, asked_facts, trials=1))
     assert result is None
