@@ -107,11 +107,10 @@ def test_a_stopped_driver_loses_its_trial_and_writes_nothing_when_it_wakes(tmp_p
     options = ("--trials", "4", "--storage", url, "--runners", "1")
     stopped = Running(tmp_path, *options, settings=IMPATIENT)
     stopped.wait_for("trial_evaluated")
-    other = Running(tmp_path, *options, settings=IMPATIENT)
-    other.wait_for("runner_ready")
     (runner,) = stopped.runners()
     for process in (stopped.process.pid, runner):
         os.kill(process, signal.SIGSTOP)
+    other = Running(tmp_path, *options, settings=IMPATIENT)
     assert other.finish() == 0
     before = stored(url), rows(url, LEASES), rows(url, USAGE), files(tmp_path / "runs")
     assert_exact(before[0], 4)
