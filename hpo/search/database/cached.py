@@ -19,7 +19,7 @@ from optuna.storages import RDBStorage
 from optuna.storages._cached_storage import _CachedStorage, _StudyInfo
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from hpo.search.database import rows
 from hpo.search.database.writes import Writes, create_waiting
@@ -197,12 +197,10 @@ class StudyStorage(_CachedStorage):
 
     def states(self, study_id: int) -> dict[int, TrialState]:
         """States of the study's trials as they are now, by id."""
-        known = self._known[study_id]
         with self._backend.engine.connect() as connection:
-            now = rows.states(connection, study_id, known.oldest)
-        if not now:
-            self._backend.get_study_name_from_id(study_id)  # raises if the study was deleted
-        return {trial_id: trial.state for trial_id, trial in known.ended.items()} | now
+            now = self._look(connection, study_id)
+        ended = self._known[study_id].ended
+        return {trial_id: trial.state for trial_id, trial in ended.items()} | now
 
     def waiting(self, study_id: int, *, first: str) -> list[int]:
         """Ids of the study's WAITING trials: those with a user attribute first, then by age."""
@@ -217,15 +215,20 @@ class StudyStorage(_CachedStorage):
         self._studies.setdefault(study_id, _StudyInfo())
         self._trial_id_to_study_id_and_number[trial_id] = study_id, number
 
+    def _look(self, connection: Connection, study_id: int) -> dict[int, TrialState]:
+        """States of the study's trials as they are now, but for the oldest that are known."""
+        now = rows.states(connection, study_id, self._known[study_id].oldest)
+        if not now:
+            self._backend.get_study_name_from_id(study_id)  # raises if the study was deleted
+        return now
+
     def _read(self, study_id: int, wanted: frozenset[TrialState]) -> list[FrozenTrial]:
         """Reads what has ended since the last time; the wanted trials that have not."""
         known = self._known[study_id]
         with self._backend.engine.connect() as connection:
-            now = rows.states(connection, study_id, known.oldest)
+            now = self._look(connection, study_id)
             due = known.due(now, wanted)
             found = rows.load(connection, due) if due else []
-        if not now:
-            self._backend.get_study_name_from_id(study_id)  # raises if the study was deleted
         known.add(now, found)
         self._studies.setdefault(study_id, _StudyInfo())
         self._add_trials_to_cache(study_id, found)
