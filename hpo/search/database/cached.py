@@ -18,6 +18,7 @@ from optuna.distributions import BaseDistribution, check_distribution_compatibil
 from optuna.storages import RDBStorage
 from optuna.storages._cached_storage import _CachedStorage, _StudyInfo
 from optuna.study import Study
+from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, Engine
 
@@ -153,6 +154,10 @@ class StudyStorage(_CachedStorage):
             writes.attribute(key, value, system=True)
         else:
             super().set_trial_system_attr(trial_id, key, value)
+
+    def set_constraint(self, trial_id: int, name: str, value: float) -> None:
+        """A constraint as `optuna.Trial` sets it, which looks first whether it is there."""
+        self.set_trial_system_attr(trial_id, f"{_CONSTRAINTS_KEY}:{name}", value)
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None

@@ -10,6 +10,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
 from sqlalchemy import Connection, Engine, Table, bindparam, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from hpo.search.database.rows import (
     PARAMS,
@@ -120,6 +121,12 @@ class Writes:
             UpdateFinishedTrialError: it has ended.
             KeyError: it was deleted.
         """
+        try:
+            self._commit(engine, worker, anew=True)
+        except IntegrityError:  # some is there, after a commit that nobody heard of
+            self._commit(engine, worker, anew=False)
+
+    def _commit(self, engine: Engine, worker: str, *, anew: bool) -> None:
         with engine.begin() as connection:
             # first, and an update: it locks the lease on every kind of database until the commit
             held = connection.execute(_HOLD, {"trial": self.trial_id, "holder": worker})
@@ -127,8 +134,10 @@ class Writes:
                 raise LeaseLostError
             state = self._updatable(connection)
             for table, rows in self._rows.items():
-                if rows:
-                    self._write(connection, table, rows)
+                if rows and anew:
+                    connection.execute(_INSERT[table], list(rows.values()))
+                elif rows:
+                    self._write_over(connection, table, rows)
             self._tell(connection, state)
 
     def annotate(self, engine: Engine) -> None:
@@ -140,7 +149,7 @@ class Writes:
         with engine.begin() as connection:
             if connection.execute(_STATE, {"trial": self.trial_id}).scalar() is None:
                 raise KeyError(models.NOT_FOUND_MSG)
-            self._write(connection, USER_ATTRS, self._rows[USER_ATTRS])
+            self._write_over(connection, USER_ATTRS, self._rows[USER_ATTRS])
 
     def _updatable(self, connection: Connection) -> TrialState:
         state: TrialState | None = connection.execute(_STATE, {"trial": self.trial_id}).scalar()
@@ -150,8 +159,10 @@ class Writes:
             raise UpdateFinishedTrialError(f"Trial {self.trial_id} has already finished.")
         return state
 
-    def _write(self, connection: Connection, table: Table, rows: dict[Any, dict[str, Any]]) -> None:
-        """Inserts rows; those that are there, after a commit nobody heard of, are updated."""
+    def _write_over(
+        self, connection: Connection, table: Table, rows: dict[Any, dict[str, Any]]
+    ) -> None:
+        """Inserts rows, and updates those that are there."""
         there = set(connection.execute(_THERE[table], {"trial": self.trial_id}).scalars())
         new = [row for key, row in rows.items() if key not in there]
         if new:

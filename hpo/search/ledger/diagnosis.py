@@ -6,7 +6,7 @@ the loss above their lowest point, or 7% of what they had fallen; of the other u
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
@@ -76,12 +76,6 @@ def diagnose(
         Kind.TOO_SLOW: _too_slow(curve, best_of_study),
     }
     return next((Diagnosis(kind=k, finding=text) for k, text in found.items() if text), None)
-
-
-def lowest_by(samples: int, curves: Iterable[Mapping[int, float]]) -> float | None:
-    """The lowest val loss of some curves, {samples seen: val loss}, up to a number of samples."""
-    losses = (loss for curve in curves for seen, loss in curve.items() if seen <= samples)
-    return min(losses, default=None)
 
 
 def _diverged(curve: Sequence[tuple[int, float]]) -> str:

@@ -7,6 +7,7 @@ arguments: what is there already is not written twice. Whoever has lost a trial'
 nothing more about it.
 """
 
+import math
 from collections.abc import Container, Mapping
 from contextlib import suppress
 from typing import Any
@@ -28,7 +29,7 @@ from hpo.search.ledger.admission import (
     UntrainableError,
     asked_again,
 )
-from hpo.search.ledger.diagnosis import DIAGNOSIS, diagnose, lowest_by
+from hpo.search.ledger.diagnosis import DIAGNOSIS, diagnose
 from hpo.search.ledger.endings import OBSERVATION, Ending
 from hpo.search.ledger.outcomes import CONSEQUENCES
 from hpo.search.ledger.revision import revision
@@ -84,7 +85,8 @@ class Ledger:
 
     def finished(self) -> int:
         """Trials that count towards the total."""
-        return len(self.study.get_trials(deepcopy=False, states=FINISHED))
+        states = self._storage.states(self.study._study_id).values()
+        return sum(state in FINISHED for state in states)
 
     def is_complete(self) -> bool:
         """Whether the study has its total."""
@@ -144,9 +146,13 @@ class Ledger:
         return asked.trial._cached_frozen_trial.intermediate_values
 
     def _verdict(self, asked: Asked) -> Verdict | None:
+        return self._pruner.verdict(self.study, asked.trial._cached_frozen_trial)
+
+    @property
+    def _pruner(self) -> MedianPruner:
         pruner = self.study.pruner
         assert isinstance(pruner, MedianPruner)
-        return pruner.verdict(self.study, asked.trial._cached_frozen_trial)
+        return pruner
 
     def _pruned(self, point: EvalPoint, verdict: Verdict) -> Ending:
         step, value = point.samples_seen, self.objective.of(point)
@@ -192,10 +198,11 @@ class Ledger:
         """What the curve of a trial says, if it is one that counts."""
         if not curve or CONSEQUENCES[outcome].state not in FINISHED:
             return {}
-        complete = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        others = [trial.intermediate_values for trial in complete]
-        comparable = others if self._spec.objective.metric == "val_loss" else []
-        found = diagnose(sorted(curve.items()), lowest_by(max(curve), comparable))
+        best = None
+        if self.objective.metric == "val_loss":
+            complete = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            best = self._pruner.curves.learn(complete).lowest(until=max(curve))
+        found = diagnose(sorted(curve.items()), best)
         return {DIAGNOSIS: str(found)} if found is not None else {}
 
     def _stored_outcome(self, asked: Asked, ending: Ending) -> Outcome:
@@ -214,10 +221,17 @@ class Ledger:
                 asked.trial.set_user_attr(key, value)
             if state in FINISHED:
                 violation = ending.violation()
-                if "memory" not in asked.trial.constraints:
-                    asked.trial.set_constraint("memory", violation)
+                self._storage.set_constraint(asked.trial_id, "memory", violation)
                 asked.trial.set_user_attr("constraint_memory", violation)
-            self.study.tell(asked.trial, ending.value, state=state, skip_if_finished=True)
+            value = self._last_report(asked) if state == TrialState.PRUNED else ending.value
+            values = None if value is None else [value]
+            self._storage.set_trial_state_values(asked.trial_id, state, values)
+
+    def _last_report(self, asked: Asked) -> float | None:
+        """What a PRUNED trial has for a value in Optuna, which would read all of it to know."""
+        reports = self._reported(asked)
+        last = reports[max(reports)] if reports else math.nan
+        return None if math.isnan(last) else last
 
     def _enqueue_retry(self, asked: Asked, ending: Ending) -> None:
         """Enqueues the same configuration, to go on where it was; not too often for one reason."""

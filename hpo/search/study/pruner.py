@@ -1,12 +1,13 @@
-"""Optuna's median pruner, for many trials at a time; it reads each curve once."""
+"""Optuna's median pruner, for many trials at a time."""
 
 import math
-from bisect import insort
 from dataclasses import dataclass
 
 import optuna
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+
+from hpo.search.study.curves import Curves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +33,7 @@ class MedianPruner(optuna.pruners.BasePruner):
         self._startup_trials = startup_trials
         self._min_trials = min_trials
         self._warmup_steps = warmup_steps
-        self._seen: set[int] = set()
-        """Ids of the COMPLETE trials that are in the columns."""
-        self._columns: dict[int, _Column] = {}
-        """By step."""
+        self.curves = Curves()
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether the trial is to stop after its last report."""
@@ -48,8 +46,7 @@ class MedianPruner(optuna.pruners.BasePruner):
         if step is None or step < self._warmup_steps:
             return None
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        self._learn(complete)
-        others = self._columns.get(step, _Column([]))
+        others = self.curves.learn(complete).at(step)
         maximize = study.direction == StudyDirection.MAXIMIZE
         best = _best(trial, maximize=maximize)
         is_nan, few = math.isnan(best), len(complete) < max(1, self._startup_trials)
@@ -60,46 +57,6 @@ class MedianPruner(optuna.pruners.BasePruner):
         middle = others.median()
         worse = best < middle if maximize else best > middle
         return Verdict(prunes=worse or is_nan, median=middle, count=others.count)
-
-    def _learn(self, complete: list[FrozenTrial]) -> None:
-        """Takes in the curves of trials that were not COMPLETE before; none is ever un-told."""
-        if len(complete) == len(self._seen):
-            return
-        for trial in complete:
-            if trial._trial_id not in self._seen:
-                self._seen.add(trial._trial_id)
-                for step, value in trial.intermediate_values.items():
-                    self._columns.setdefault(step, _Column([])).add(value)
-
-
-class _Column:
-    """The values of trials at one step."""
-
-    def __init__(self, ascending: list[float]) -> None:
-        self.count = len(ascending)
-        """NaNs, too."""
-        self._sorted = ascending
-
-    def with_more(self, values: list[float]) -> "_Column":
-        """Another one."""
-        more = _Column(self._sorted.copy())
-        more.count = self.count
-        for value in values:
-            more.add(value)
-        return more
-
-    def add(self, value: float) -> None:
-        self.count += 1
-        if not math.isnan(value):
-            insort(self._sorted, value)
-
-    def median(self) -> float:
-        """Rounded as `numpy.nanpercentile` rounds; NaN if there is none."""
-        if not self._sorted:
-            return math.nan
-        upper = self._sorted[len(self._sorted) // 2]
-        lower = self._sorted[(len(self._sorted) - 1) // 2]
-        return upper - (upper - lower) * 0.5
 
 
 def _running(study: Study, trial: FrozenTrial, step: int) -> list[float]:

@@ -1,16 +1,25 @@
 """TPE, seeded by trial number, with its random start-up gated on COMPLETE trials."""
 
+from bisect import insort
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.study import Study
+from optuna.samplers._tpe.sampler import (
+    _get_infeasible_trial_score,
+    _get_pruned_trial_score,
+    default_gamma,
+)
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-Rows = dict[int, tuple[float, ...]]
-"""Parameters of ended trials by id, as TPE represents them; empty where one is missing."""
+KNOWN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+Row = tuple[float, ...]
+"""Parameters of a trial, as TPE represents them; empty where one is missing."""
+Rank = tuple[float, ...]
+"""The better a trial that has ended, the less."""
 
 
 class GatedTPESampler(BaseSampler):
@@ -29,14 +38,18 @@ class GatedTPESampler(BaseSampler):
         self._seed = seed
         self._startup_trials = startup_trials
         self._independent: tuple[int, RandomSampler] | None = None
-        self._rows: Rows = {}
+        self._begun = False
+        """Whether enough trials are COMPLETE; they stay so."""
+        self._tpe = _TPE()
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """The declared space once enough trials are COMPLETE, else nothing."""
-        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return self._space if len(complete) >= max(1, self._startup_trials) else {}
+        if not self._begun:
+            complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            self._begun = len(complete) >= max(1, self._startup_trials)
+        return self._space if self._begun else {}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -44,8 +57,8 @@ class GatedTPESampler(BaseSampler):
         """All parameters jointly, by TPE."""
         if not search_space:
             return {}
-        tpe = _TPE(_seed(self._seed, trial.number), self._rows)
-        return tpe.sample_relative(study, trial, search_space)
+        self._tpe.seed(_seed(self._seed, trial.number))
+        return self._tpe.sample_relative(study, trial, search_space)
 
     def sample_independent(
         self,
@@ -71,35 +84,71 @@ class GatedTPESampler(BaseSampler):
 
 
 class _TPE(TPESampler):
-    """Optuna's, with the parameters of an ended trial represented once, not for every fit."""
+    """Optuna's, with what a fit needs of an ended trial worked out once. Of one study."""
 
-    def __init__(self, seed: int, rows: Rows) -> None:
-        super().__init__(n_startup_trials=0, multivariate=True, constant_liar=True, seed=seed)
-        self._rows = rows
+    def __init__(self) -> None:
+        super().__init__(n_startup_trials=0, multivariate=True, constant_liar=True)
+        self._rows: dict[int, Row] = {}
+        self._ranked: set[int] = set()
+        """Ids of the ended trials that are in the ranking."""
+        self._ranking: list[tuple[Rank, int, int]] = []
+        """Rank, number and id of each, best first."""
+
+    def seed(self, seed: int) -> None:
+        """What is drawn next is what a new sampler with this seed would draw."""
+        self._rng.rng.seed(seed)
 
     def _sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        return self._sample(study, trial, search_space)  # the start-up is over
+        """The candidate that is likelier among the best trials than among the others."""
+        trials = study.get_trials(deepcopy=False, states=KNOWN)
+        best = self._best(study, trials)
+        below = [t for t in trials if t._trial_id in best]
+        apart = best | {trial._trial_id}
+        above = [t for t in trials if t._trial_id not in apart]
+        good = self._build_parzen_estimator(study, search_space, below, handle_below=True)
+        bad = self._build_parzen_estimator(study, search_space, above, handle_below=False)
+        candidates = good.sample(self._rng.rng, self._n_ei_candidates)
+        gains = self._compute_acquisition_func(candidates, good, bad)
+        chosen = self._compare(candidates, gains)
+        return {name: d.to_external_repr(chosen[name]) for name, d in search_space.items()}
+
+    def _best(self, study: Study, trials: list[FrozenTrial]) -> set[int]:
+        """Ids of the best tenth of the trials that have ended, 25 at most."""
+        for trial in trials:
+            if trial._trial_id not in self._ranked and trial.state.is_finished():
+                self._ranked.add(trial._trial_id)
+                insort(self._ranking, (_rank(study, trial), trial.number, trial._trial_id))
+        count = default_gamma(len(self._ranking))
+        return {trial_id for *_, trial_id in self._ranking[:count]}
 
     def _get_internal_repr(
         self, trials: list[FrozenTrial], search_space: dict[str, BaseDistribution], study: Study
     ) -> dict[str, np.ndarray]:
-        found = [row for trial in trials if (row := self._row(trial, search_space, study))]
+        rows = (self._rows.get(t._trial_id) or self._row(t, search_space, study) for t in trials)
+        found = [row for row in rows if row]
         columns = np.array(found, dtype=float).reshape(-1, len(search_space)).T
         return dict(zip(search_space, columns, strict=True))
 
-    def _row(
-        self, trial: FrozenTrial, space: dict[str, BaseDistribution], study: Study
-    ) -> tuple[float, ...]:
-        row = self._rows.get(trial._trial_id)
-        if row is None:
-            params = self._get_params(trial, study)
-            there = space.keys() <= params.keys()
-            row = tuple(d.to_internal_repr(params[name]) for name, d in space.items() if there)
-            if trial.state.is_finished():
-                self._rows[trial._trial_id] = row
+    def _row(self, trial: FrozenTrial, space: dict[str, BaseDistribution], study: Study) -> Row:
+        params = self._get_params(trial, study)
+        there = space.keys() <= params.keys()
+        row = tuple(d.to_internal_repr(params[name]) for name, d in space.items() if there)
+        if trial.state.is_finished():
+            self._rows[trial._trial_id] = row
         return row
+
+
+def _rank(study: Study, trial: FrozenTrial) -> Rank:
+    """COMPLETE trials by value, then PRUNED ones by how far they got, then infeasible ones."""
+    violation = _get_infeasible_trial_score(trial)
+    if violation > 0:
+        return 2, violation
+    if trial.state == TrialState.PRUNED:
+        return 1, *_get_pruned_trial_score(trial, study)
+    assert trial.value is not None
+    return 0, trial.value if study.direction == StudyDirection.MINIMIZE else -trial.value
 
 
 def _seed(study_seed: int, number: int) -> int:

@@ -113,13 +113,14 @@ def test_a_lost_trial_is_tried_so_often_and_no_more(sqlite_url, spec, worker, at
 def test_a_retry_that_came_too_early_is_kept_for_later(sqlite_url, spec, worker):
     spec = with_search(spec, trials=1)
     ours, theirs = worker(spec, sqlite_url, "here:1"), worker(spec, sqlite_url, "there:2")
-    asked, tell, early = ours.ask(), ours.study.tell, []
+    asked, storage, early = ours.ask(), ours.study._storage, []
+    tell = storage.set_trial_state_values
 
     def tell_late(*args, **settings):
         early.append(theirs.ask())  # the retry is there, its first attempt not yet told
         return tell(*args, **settings)
 
-    ours.study.tell = tell_late
+    storage.set_trial_state_values = tell_late
     finish(ours, asked, Outcome.PREEMPTED)
     assert early == [None]
     again = theirs.ask()

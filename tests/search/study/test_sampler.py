@@ -174,12 +174,17 @@ def test_an_enqueued_configuration_comes_first_and_its_gaps_are_filled():
     assert 1e-5 <= params["x"] <= 1.0
 
 
-def mixed(draw):
+MANY_GOOD = ("good", "good", "pruned", "memory", "failed", "partial")
+FEW_GOOD = ("pruned", "memory", "memory", "failed")
+
+
+def mixed(draw, kinds):
     """A trial that has ended in one of the ways that TPE tells apart."""
     params = {"x": 10 ** draw.uniform(-5, 0), "n": draw.choice(range(4, 33, 4)), "kind": "a"}
-    kind = draw.choice(("good", "good", "good", "pruned", "memory", "failed", "partial"))
+    kind = draw.choice(kinds)
     if kind == "partial":
         del params["n"]
+    reports = {10 * n: draw.choice((draw.random(), math.nan)) for n in range(draw.randrange(4))}
     state = {"pruned": TrialState.PRUNED, "memory": TrialState.PRUNED, "failed": TrialState.FAIL}
     state = state.get(kind, TrialState.COMPLETE)
     return create_trial(
@@ -187,19 +192,22 @@ def mixed(draw):
         value=draw.random() if state == TrialState.COMPLETE else None,
         params=params,
         distributions={name: SPACE[name] for name in params},
-        intermediate_values={10: draw.random()} if kind == "pruned" else {},
+        intermediate_values=reports if kind == "pruned" else {},
         constraints={"memory": draw.random() if kind == "memory" else 0.0},
     )
 
 
-def test_what_is_drawn_is_what_optunas_own_sampler_draws():
+@pytest.mark.parametrize("kinds", [MANY_GOOD, FEW_GOOD, ("memory",)])
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_what_is_drawn_is_what_optunas_own_sampler_draws(direction, kinds):
     """Whatever is kept between fits, to the last bit."""
-    draw, study = random.Random(0), new_study(startup=1)
-    study.add_trials([mixed(draw) for _ in range(60)])
+    draw = random.Random(0)
+    study = optuna.create_study(sampler=sampler(startup=1), direction=direction)
+    study.add_trials([mixed(draw, ["good"]), *(mixed(draw, kinds) for _ in range(60))])
     for _ in range(15):
         trial = study.ask()  # and goes on RUNNING
         seed = _seed(0, trial.number)
         stock = TPESampler(n_startup_trials=0, multivariate=True, constant_liar=True, seed=seed)
         theirs = stock.sample_relative(study, study.trials[trial.number], SPACE)
         assert suggested(trial) == theirs
-        study.add_trial(mixed(draw))
+        study.add_trial(mixed(draw, kinds))
