@@ -93,7 +93,7 @@ class Keeper:
         self._monotonic = monotonic
         self._next = 0.0
         self._swept: set[int] = set()
-        """Ended trials that nothing is left of to remove."""
+        """Ended trials that nothing is left of to remove: none of them will be needed again."""
         self.has_room = True
         """Whether more checkpoints may be written."""
 
@@ -113,14 +113,14 @@ class Keeper:
         self._next = self._monotonic() + EVERY_S
         if now:
             self._swept.clear()
-        found = trials()
-        ranked = [trial.number for trial in best(found, self._objective)[: self._adapters]]
-        needed = needed_checkpoints(found)
+        left = [trial for trial in trials() if trial.number not in self._swept]
+        ranked = [trial.number for trial in best(left, self._objective)[: self._adapters]]
+        needed = needed_checkpoints(left)
         try:
-            for trial in found:
-                if trial.state.is_finished() and trial.number not in self._swept:
+            for trial in left:
+                if trial.state.is_finished():
                     self._sweep_trial(trial.number, checkpoint=trial.number in needed, best=ranked)
-            kept = [self.folder(t.number) for t in found if t.number not in self._swept]
+            kept = [self.folder(t.number) for t in left if t.number not in self._swept]
             return self._hold_quota(ranked, kept)
         except OSError as error:  # another's file, or a disk that is away: it is no trial's fault
             return f"{self._runs_dir} cannot be tidied now: {error.strerror}"

@@ -52,12 +52,16 @@ class Curves:
 
     def learn(self, complete: list[FrozenTrial]) -> "Curves":
         """Takes in those that were not COMPLETE before; none is ever un-told."""
-        new = [trial for trial in complete if trial._trial_id not in self._learnt]
-        for trial in new:
-            self._learnt.add(trial._trial_id)
-            for step, value in trial.intermediate_values.items():
-                self._columns.setdefault(step, Column([])).add(value)
+        if len(complete) > len(self._learnt):
+            for trial in complete:
+                if trial._trial_id not in self._learnt:
+                    self._learn(trial)
         return self
+
+    def _learn(self, trial: FrozenTrial) -> None:
+        self._learnt.add(trial._trial_id)
+        for step, value in trial.intermediate_values.items():
+            self._columns.setdefault(step, Column([])).add(value)
 
     def at(self, step: int) -> Column:
         """The values at a step."""
