@@ -68,6 +68,6 @@ class Curves:
         return self._columns.get(step, Column([]))
 
     def lowest(self, *, until: int) -> float | None:
-        """The lowest value at any step up to one; None if there is none."""
+        """The lowest value at any step up to one; None without reports, infinity if all are NaN."""
         columns = (column for step, column in self._columns.items() if step <= until)
         return min((column.lowest() for column in columns), default=None)

@@ -89,10 +89,9 @@ class _TPE(TPESampler):
     def __init__(self) -> None:
         super().__init__(n_startup_trials=0, multivariate=True, constant_liar=True)
         self._rows: dict[int, Row] = {}
-        self._ranked: set[int] = set()
-        """Ids of the ended trials that are in the ranking."""
+        """Of the ended trials, by id."""
         self._ranking: list[tuple[Rank, int, int]] = []
-        """Rank, number and id of each, best first."""
+        """Rank, number and id of each of them, best first."""
 
     def seed(self, seed: int) -> None:
         """What is drawn next is what a new sampler with this seed would draw."""
@@ -103,7 +102,9 @@ class _TPE(TPESampler):
     ) -> dict[str, Any]:
         """The candidate that is likelier among the best trials than among the others."""
         trials = study.get_trials(deepcopy=False, states=KNOWN)
-        best = self._best(study, trials)
+        self._learn(study, trials, search_space)
+        count = default_gamma(len(self._ranking))  # a tenth, and 25 at most
+        best = {trial_id for *_, trial_id in self._ranking[:count]}
         below = [t for t in trials if t._trial_id in best]
         apart = best | {trial._trial_id}
         above = [t for t in trials if t._trial_id not in apart]
@@ -114,14 +115,14 @@ class _TPE(TPESampler):
         chosen = self._compare(candidates, gains)
         return {name: d.to_external_repr(chosen[name]) for name, d in search_space.items()}
 
-    def _best(self, study: Study, trials: list[FrozenTrial]) -> set[int]:
-        """Ids of the best tenth of the trials that have ended, 25 at most."""
+    def _learn(
+        self, study: Study, trials: list[FrozenTrial], space: dict[str, BaseDistribution]
+    ) -> None:
+        """Takes in those that have ended since the last fit."""
         for trial in trials:
-            if trial._trial_id not in self._ranked and trial.state.is_finished():
-                self._ranked.add(trial._trial_id)
+            if trial._trial_id not in self._rows and trial.state.is_finished():
+                self._rows[trial._trial_id] = self._row(trial, space, study)
                 insort(self._ranking, (_rank(study, trial), trial.number, trial._trial_id))
-        count = default_gamma(len(self._ranking))
-        return {trial_id for *_, trial_id in self._ranking[:count]}
 
     def _get_internal_repr(
         self, trials: list[FrozenTrial], search_space: dict[str, BaseDistribution], study: Study
@@ -134,10 +135,7 @@ class _TPE(TPESampler):
     def _row(self, trial: FrozenTrial, space: dict[str, BaseDistribution], study: Study) -> Row:
         params = self._get_params(trial, study)
         there = space.keys() <= params.keys()
-        row = tuple(d.to_internal_repr(params[name]) for name, d in space.items() if there)
-        if trial.state.is_finished():
-            self._rows[trial._trial_id] = row
-        return row
+        return tuple(d.to_internal_repr(params[name]) for name, d in space.items() if there)
 
 
 def _rank(study: Study, trial: FrozenTrial) -> Rank:
