@@ -93,6 +93,37 @@ def test_a_way_that_does_other_work_ends_the_round_unless_that_was_to_be_expecte
     assert ways[2].as_dict()["measured"] is False
 
 
+def test_rounds_run_in_turn_forwards_and_backwards(work):
+    ours, order = as_asked(work), []
+
+    def way(name):
+        return Contender(what=name, run=lambda *_: order.append(name) or ours)
+
+    ways = [throughput.Measured(name=n, contender=way(n)) for n in ("ours", "one", "two")]
+    for number in range(2):
+        throughput.measure_round(work, ways, number)
+    assert order == ["ours", "one", "two", "two", "one", "ours"]
+    assert [len(one.ours) for one in ways] == [2, 2, 2]
+
+
+def test_a_way_that_fails_ends_the_round_unless_that_was_to_be_expected(work):
+    def fails(*_):
+        raise RuntimeError("a log\nits last line")
+
+    def measured(doubtful):
+        ours = Contender(what="ours", run=lambda *_: as_asked(work))
+        other = Contender(what="other", run=fails, doubtful=doubtful)
+        ways = {"ours": ours, "other": other}
+        return [throughput.Measured(name=n, contender=c) for n, c in ways.items()]
+
+    with pytest.raises(RuntimeError, match="its last line"):
+        throughput.measure_round(work, measured(doubtful=False), 1)
+    ways = measured(doubtful=True)
+    throughput.measure_round(work, ways, 0)
+    assert [len(one.rounds) for one in ways] == [1, 0]
+    assert ways[1].note == "not equal work: its last line"
+
+
 @pytest.mark.slow
 def test_the_command_measures_every_peer_on_equal_work(tmp_path, capsys):
     out = tmp_path / "results" / "throughput.json"

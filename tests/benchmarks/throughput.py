@@ -115,35 +115,47 @@ class UnequalError(Exception):
 
 
 def measure_round(work: Work, measured: list[Measured], number: int) -> None:
-    """Every way once, ours first; what a way did joins its rounds.
+    """Every way once; what a way did joins its rounds.
+
+    Ours is the first of one round and the last of the next, so that a machine which grows slower
+    or faster on its way weighs on both sides of a ratio.
 
     Raises:
         UnequalError: a way that is expected to did not do equal work.
     """
-    ours = None
-    for one in measured:
-        if one.note:
+    ways = [one for one in measured if not one.note]
+    turns = {one.name: _turn(work, one, number) for one in ways[:: 1 if number % 2 == 0 else -1]}
+    ours = turns["ours"]
+    assert ours is not None  # it is not doubtful
+    for one in ways:
+        done = turns[one.name]
+        if done is None:
             continue
-        folder = work.folder / f"{one.name}-{number}"
-        folder.mkdir()
-        try:
-            done = one.contender.run(work, folder)
-            found = unequal(work, ours or done, done)
-        except RuntimeError as error:
+        if found := unequal(work, ours, done):
             if not one.contender.doubtful:
-                raise
-            found = [str(error).strip().splitlines()[-1]]
-        shutil.rmtree(folder)
-        if found and not one.contender.doubtful:
-            raise UnequalError(f"{one.name} did not do equal work:\n" + "\n".join(found))
-        if found:
+                raise UnequalError(f"{one.name} did not do equal work:\n" + "\n".join(found))
             one.note = f"not equal work: {found[0]}"
             continue
-        ours = ours or done
         one.rounds.append(done)
         one.ours.append(ours)
-        spans = f"steady {done.steady_s:.1f} s, end to end {done.total_s:.1f} s"
-        print(f"round {number + 1}: {one.name}: {spans}", file=sys.stderr, flush=True)
+
+
+def _turn(work: Work, one: Measured, number: int) -> Round | None:
+    """What a way did; a doubtful one that failed has done nothing, and a note says why."""
+    folder = work.folder / f"{one.name}-{number}"
+    folder.mkdir()
+    try:
+        done = one.contender.run(work, folder)
+    except RuntimeError as error:
+        if not one.contender.doubtful:
+            raise
+        one.note = f"not equal work: {str(error).strip().splitlines()[-1]}"
+        return None
+    finally:
+        shutil.rmtree(folder)
+    spans = f"steady {done.steady_s:.1f} s, end to end {done.total_s:.1f} s"
+    print(f"round {number + 1}: {one.name}: {spans}", file=sys.stderr, flush=True)
+    return done
 
 
 def _shown(row: dict[str, Any]) -> dict[str, str]:
