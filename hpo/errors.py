@@ -5,7 +5,8 @@
     ├── MissingError            weights, data or a device that is not there
     ├── StorageError            the database: unreachable, of another version, without a driver
     ├── FingerprintError        the stored study is not comparable with this one
-    └── DataError               captions or images that cannot be read
+    ├── DataError               captions or images that cannot be read
+    └── UnpackableError         trials that cannot share a forward pass
 
 A message names the thing, the value, what is allowed and the next step. None holds a password:
 whoever puts a database URL into a message redacts it first.
@@ -38,3 +39,7 @@ class FingerprintError(HpoError):
 
 class DataError(HpoError):
     """Captions or images that are missing or broken."""
+
+
+class UnpackableError(HpoError):
+    """What is adapted does not tell the rows of one trial from those of another."""

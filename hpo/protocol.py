@@ -5,11 +5,11 @@ file means that the driver is dead: the runner exits at once.
 
 Up (runner's standard output): Ready or SetupFailed once; for a Run first Resumed or StartedOver if
 it had earlier attempts, then any number of Progress, Evaluated and Checkpointed, then exactly one
-Finished. A runner trains up to `lanes` trials at a time. Evaluated messages come in grid order,
-those of earlier attempts (replayed) first; what comes for a trial after its Stop was sent is void,
-except Checkpointed and Finished. Progress comes at every step and evaluation batch, at most twice a
-second: a runner that is silent for `limits.hang_seconds` hangs. One that finds that it was silent
-for so long exits without another word or file: its trial is another's by then.
+Finished. A runner trains several trials at a time, up to its lanes. Evaluated messages come in grid
+order, those of earlier attempts (replayed) first; what comes for a trial after its Stop was sent is
+void, except Checkpointed and Finished. Progress comes at every step and evaluation batch, at most
+twice a second: a runner that is silent for `limits.hang_seconds` hangs. One that finds that it was
+silent for so long exits without another word or file: its trial is another's by then.
 """
 
 from typing import Annotated, Literal
@@ -37,6 +37,17 @@ OUT_OF_MEMORY = 4
 HUNG = 5
 
 
+class Lanes(Spec):
+    """What a runner takes at a time."""
+
+    count: Positive = 1
+    """Trials."""
+    rows: Positive = 1
+    """Rows that at most share a forward pass."""
+    eval_rows: Positive = 1
+    """Rows of a forward pass in which one trial evaluates."""
+
+
 class Setup(Spec):
     """Load the base and the data of this study."""
 
@@ -51,6 +62,8 @@ class Setup(Spec):
     """Folder of the host for outputs of the frozen prefix; None keeps them in memory."""
     pack: Positive | None = 1
     """Trials at a time; None for as many as are measured to be worth it."""
+    lanes: Lanes | None = None
+    """What the runner before in this place took at a time; it is not measured again."""
 
 
 class Inspect(Spec):
@@ -105,8 +118,7 @@ class BaseFacts(Spec):
     """What the start-up verification held."""
     versions: dict[str, str]
     zero_shot: float | None
-    lanes: int = 1
-    """Trials that it takes at a time."""
+    lanes: Lanes = Lanes()
     generates: bool = False
     """Whether its answers are texts, which Score scores."""
 

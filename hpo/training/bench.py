@@ -133,7 +133,10 @@ def verify(task: Task, base: LoraBase) -> list[str]:
     scope = task.target_scope
     outside = [name for name in base.names if scope and scope not in name.split(".")]
     if outside:
-        raise HpoError(f"adapters outside {task.target_scope}: {outside[0]}")
+        raise HpoError(
+            f"model.adapt: its expression matches {outside[0]}, and adapters may lie in the "
+            f"{scope} only; give one that leaves all else out"
+        )
     if any(p.requires_grad for p in task.model.parameters()):
         raise HpoError("the base is not frozen: a parameter of it requires a gradient")
     where = f"all in the {scope}" if scope else f"from {base.names[0]} to {base.names[-1]}"

@@ -6,10 +6,10 @@ that on average those present have less than the median batch: more of them fill
 
 import math
 import time
-from dataclasses import dataclass
 from statistics import harmonic_mean, median
 
-from hpo.errors import DataError
+from hpo.errors import DataError, UnpackableError
+from hpo.protocol import Lanes
 from hpo.specs import CategoricalParam, ConstantParam, TrialConfig, TrialOrder
 from hpo.training.base.forward import Forward, compute
 from hpo.training.memory.gauge import is_out_of_memory, release
@@ -23,23 +23,17 @@ SAFE = 0.7  # share of the memory that a pack may be estimated to take
 RANK = 8
 
 
-@dataclass(frozen=True, kw_only=True)
-class Lanes:
-    """What a runner takes at a time."""
-
-    count: int
-    """Trials."""
-    rows: int
-    """Rows that at most share a forward pass."""
-    eval_rows: int
-    """Rows of a forward pass in which one trial evaluates."""
-
-
 def choose_lanes(bench: Bench, pack: int | None) -> Lanes:
-    """`pack` trials, or with None as many as fill the passes that are fastest."""
+    """`pack` trials, or with None as many as fill the passes that are fastest.
+
+    Raises:
+        UnpackableError: several are asked for, and none can be beside another.
+    """
     batches = _batches(bench)
     batch = int(median(batches))
     if pack is not None:
+        if pack > 1:
+            _hold_packable(bench)
         return Lanes(count=pack, rows=pack * batch, eval_rows=bench.eval_rows)
     speeds = _rows_per_second(bench, batch)
     best = max(speeds.values(), default=0.0)
@@ -51,6 +45,22 @@ def choose_lanes(bench: Bench, pack: int | None) -> Lanes:
         eval_rows = max(rows, eval_rows)
     filling = math.ceil(min(fast) * batch / harmonic_mean(batches))  # as steps are 1 / batch
     return Lanes(count=min(filling, max(COUNTS)), rows=rows, eval_rows=eval_rows)
+
+
+def _hold_packable(bench: Bench) -> None:
+    """Two trials of a row each, in one pass."""
+    try:
+        compute(bench.task, bench.base, [_step(bench, index, 1) for index in range(2)])
+    except Exception as error:
+        if isinstance(error, UnpackableError) or not _is_of_trials(error):
+            raise
+    finally:
+        release(bench.device)
+
+
+def _is_of_trials(error: Exception) -> bool:
+    """Whether trials will say what is wrong, those that it is true of."""
+    return is_out_of_memory(error) or isinstance(error, DataError | UnpackableError)
 
 
 def _batches(bench: Bench) -> list[int]:
@@ -80,9 +90,9 @@ def _rows_per_second(bench: Bench, batch: int) -> dict[int, float]:
             for count in counts:
                 seconds[count].append(_seconds(bench, asked[:count]))
     except Exception as error:
-        if not (is_out_of_memory(error) or isinstance(error, DataError)):
+        if not _is_of_trials(error):
             raise
-        return {}  # trials will say what is wrong
+        return {}
     finally:
         release(bench.device)
     return {count: count * batch / min(taken[1:]) for count, taken in seconds.items()}

@@ -55,8 +55,6 @@ class Pack:
 
     def start(self, order: TrialOrder, listener: Listener) -> None:
         """Takes a trial in."""
-        if not self._members:
-            self._bench.gauge.reset_peak()
         member = Member(order=order, listener=listener)
         member.work = attempt(self._bench, order, listener, lambda: self._seconds(member))
         self._members.append(member)
@@ -68,20 +66,23 @@ class Pack:
             AcceleratorError, RuntimeError: the device broke under several trials, and nobody
                 knows by which.
         """
-        self._began, self._sharing = time.monotonic(), len(self._members)
-        taking_part = list(self._members)
-        for member in [m for m in taking_part if m.asked is None]:
-            if self._may_begin(member):
-                self._go_on(member, None)
-            else:
+        taking_part = self._taking_part()
+        self._began, self._sharing = time.monotonic(), max(1, len(taking_part))
+        if taking_part and all(member.asked is None for member in taking_part):
+            self._bench.gauge.reset_peak()
+        for member in list(self._members):
+            if member not in taking_part:
                 samples = len(self._bench.train) * self._bench.study.trial.epochs
                 member.listener.progress(0, samples, math.nan, 0.0)  # it lives
-        for member in self._members:
-            member.shared |= len(self._members) > 1
+            elif member.asked is None:
+                self._go_on(member, None)
+        begun = [member for member in taking_part if member.asked is not None]
+        for member in begun:
+            member.shared |= len(begun) > 1
         for group in list(self._groups()):
             for member, answer in zip(group, self._answers(group), strict=True):
                 self._go_on(member, answer)
-        passed = (time.monotonic() - self._began) / self._sharing if self._sharing else 0.0
+        passed = (time.monotonic() - self._began) / self._sharing
         for member in taking_part:
             member.seconds += passed
         ended, self._ended = self._ended, []
@@ -91,10 +92,14 @@ class Pack:
         """What a trial has taken of the device so far, in this round too."""
         return member.seconds + (time.monotonic() - self._began) / self._sharing
 
-    def _may_begin(self, member: Member) -> bool:
-        """Whether it is not to be alone, nor any of those that have begun."""
-        begun = [one for one in self._members if one.asked is not None]
-        return not begun or not (member.order.alone or any(one.order.alone for one in begun))
+    def _taking_part(self) -> list[Member]:
+        """Those that have begun, and whoever may begin beside them."""
+        found = [member for member in self._members if member.asked is not None]
+        for member in self._members:
+            alone = member.order.alone or any(one.order.alone for one in found)
+            if member.asked is None and not (found and alone):
+                found.append(member)
+        return found
 
     def _groups(self) -> Iterator[list[Member]]:
         """Trials whose rows fit into one pass: learning ones, and evaluating ones."""

@@ -17,6 +17,7 @@ from hpo.protocol import (
     OUT_OF_MEMORY,
     Inspect,
     Inspected,
+    Lanes,
     Quit,
     Ready,
     Run,
@@ -27,7 +28,7 @@ from hpo.protocol import (
 from hpo.training.bench import set_up
 from hpo.training.fence import Fence
 from hpo.training.inspect import cost
-from hpo.training.lanes import Lanes, choose_lanes
+from hpo.training.lanes import choose_lanes
 from hpo.training.line import Line, TrialVoice
 from hpo.training.memory.gauge import is_out_of_memory
 from hpo.training.pack import Pack
@@ -51,6 +52,7 @@ def serve(line: Line) -> None:
         raise TypeError(f"the first command must be a setup, got {setup!r}")
     try:
         bench, facts = set_up(setup)
+        lanes = setup.lanes or choose_lanes(bench, setup.pack)
     except HpoError as error:
         line.send(SetupFailed(message=str(error)))
         return
@@ -58,10 +60,9 @@ def serve(line: Line) -> None:
         line.send(SetupFailed(message=_setup_message(error)))
         traceback.print_exc()  # last: where memory is short, it may fail itself
         return
-    lanes = choose_lanes(bench, setup.pack)
     bench = replace(bench, eval_rows=lanes.eval_rows)
     gc.freeze()  # base and libraries stay: the collection after every trial need not walk them
-    line.send(Ready(facts=facts.model_copy(update={"lanes": lanes.count})))
+    line.send(Ready(facts=facts.model_copy(update={"lanes": lanes})))
     fence = Fence(setup.study.limits.hang_seconds)
     _answer(line, bench, lanes, fence)
 

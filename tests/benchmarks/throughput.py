@@ -118,7 +118,7 @@ def measure_round(work: Work, measured: list[Measured], number: int) -> None:
     """Every way once; what a way did joins its rounds.
 
     Ours is the first of one round and the last of the next, so that a machine which grows slower
-    or faster on its way weighs on both sides of a ratio.
+    or faster on its way weighs on both sides of a ratio, alike in an even number of rounds.
 
     Raises:
         UnequalError: a way that is expected to did not do equal work.

@@ -13,7 +13,12 @@ SAMPLES = 100
 
 
 def a_slot(index, trials=(), *, lanes=4, device="CPU", capacity=None):
-    facts = SimpleNamespace(device=device, memory_capacity_bytes=capacity, versions={}, lanes=lanes)
+    facts = SimpleNamespace(
+        device=device,
+        memory_capacity_bytes=capacity,
+        versions={},
+        lanes=SimpleNamespace(count=lanes),
+    )
     return Slot(index=index, process=None, facts=facts, trials=set(trials))
 
 

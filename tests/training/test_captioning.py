@@ -15,9 +15,11 @@ from hpo.data import read_examples
 from hpo.errors import HpoError
 from hpo.mini import CAPTIONER
 from hpo.specs import DataSpec, ModelSpec
+from hpo.training.base.lora import LoraLinear
 from hpo.training.base.losses import NonFiniteError
 from hpo.training.tasks import Source
 from hpo.training.tasks.captioning import Captioning
+from tests.training.conftest import make_bench
 
 DATA = DataSpec(format="scenes", samples=10)
 CACHE = 64 << 20
@@ -186,3 +188,18 @@ def test_a_caption_does_not_depend_on_longer_prompts_beside_it(which, examples, 
     together = task.answers(rows)
     assert together == [task.answers([row])[0] for row in rows]
     assert len(set(together)) > 1 and all(together)
+
+
+def test_every_linear_can_be_adapted_but_the_head_that_losses_are_computed_from():
+    bench, facts = make_bench("model.adapt=(?!.*lm_head).*")
+    linears = [n for n, m in bench.task.model.named_modules() if isinstance(m, LoraLinear)]
+    assert facts.adapted_layers == len(linears)
+    assert any(name.endswith("DenseReluDense.wo") for name in linears), "T5 asks for its dtype"
+    assert any(name.startswith("vision_model") for name in linears)
+    with pytest.raises(HpoError, match="lm_head"):
+        make_bench("model.adapt=.*")
+
+
+def test_adapters_in_the_vision_tower_of_an_answerer_are_refused():
+    with pytest.raises(HpoError, match=r"matches model\.visual.*language_model only"):
+        make_bench("model.adapt=.*", study="kvasir")

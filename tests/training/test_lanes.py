@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from hpo.errors import UnpackableError
 from hpo.training import lanes
 from hpo.training.lanes import COUNTS, choose_lanes
 
@@ -19,6 +20,20 @@ def speeds(monkeypatch):
 
 def test_what_is_asked_for_is_taken(bench):
     assert choose_lanes(bench, 3).count == 3
+
+
+def test_several_at_a_time_are_refused_where_a_layer_cannot_tell_them_apart(bench, monkeypatch):
+    layer = bench.base.layers[0]
+    forward = layer.forward
+
+    def of_tokens(x):
+        """As experts do, to whom tokens come without their rows."""
+        return forward(x.flatten(0, 1)).view(*x.shape[:-1], -1)
+
+    monkeypatch.setattr(layer, "forward", of_tokens)
+    with pytest.raises(UnpackableError, match="use --pack 1"):
+        choose_lanes(bench, 2)
+    assert choose_lanes(bench, 1).count == choose_lanes(bench, None).count == 1
 
 
 @pytest.mark.parametrize(

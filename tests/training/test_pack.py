@@ -1,6 +1,7 @@
 """Packed equals alone, and what happens to one trial happens to nobody else."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -152,6 +153,31 @@ def test_an_oom_in_a_pack_is_the_one_that_does_not_fit_alone(bench, order, monke
     monkeypatch.setattr(packing, "compute", too_much)
     ended, _ = packed(bench, [order(n, batch_size=size) for n, size in enumerate((8, 24, 16))])
     assert [f.fault.outcome if f.fault else None for f in ended] == [None, Outcome.OOM, None]
+
+
+def test_a_trial_that_waits_to_be_alone_is_beside_nobody(bench, order, monkeypatch):
+    passes = []
+
+    def clocked(task, base, asked):
+        passes.append(len(asked))
+        return too_much(task, base, asked)
+
+    monkeypatch.setattr(packing, "compute", clocked)
+    monkeypatch.setattr(packing, "time", SimpleNamespace(monotonic=lambda: float(len(passes))))
+    waits = order(1, batch_size=24).model_copy(update={"alone": True})
+    pack = Pack(bench, rows=None)
+    pack.start(order(0), Ear().listener)
+    pack.round()
+    pack.start(waits, Ear().listener)
+    ended = []
+    while pack.size:
+        ended += pack.round()
+    first, second = ended
+    assert second.fault.outcome == Outcome.OOM and set(passes) == {1}
+    assert not first.shared and not second.shared
+    assert first.observation is not None and second.observation is not None
+    assert first.stats.seconds == len(passes) - 1, "what it took while the other waited, too"
+    assert second.stats.seconds == 1
 
 
 def test_memory_is_given_back_when_a_failed_trial_or_the_last_one_ends(bench, order, monkeypatch):

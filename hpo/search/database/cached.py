@@ -231,13 +231,26 @@ class StudyStorage(_CachedStorage):
         """Reads what has ended since the last time; the wanted trials that have not."""
         known = self._known[study_id]
         with self._backend.engine.connect() as connection:
-            now = self._look(connection, study_id)
-            due = known.due(now, wanted)
-            found = rows.load(connection, due) if due else []
+            now, found = self._moment(connection, study_id, wanted)
         known.add(now, found)
         self._studies.setdefault(study_id, _StudyInfo())
         self._add_trials_to_cache(study_id, found)
         return [t for t in found if t.state in wanted and not t.state.is_finished()]
+
+    def _moment(
+        self, connection: Connection, study_id: int, wanted: frozenset[TrialState]
+    ) -> tuple[dict[int, TrialState], list[FrozenTrial]]:
+        """A look, and the trials that are due after it, as they were then.
+
+        Again if one of them has moved on meanwhile: what was made before that, such as its retry,
+        would be missing.
+        """
+        while True:
+            now = self._look(connection, study_id)
+            due = self._known[study_id].due(now, wanted)
+            found = rows.load(connection, due) if due else []
+            if all(trial.state == now[trial._trial_id] for trial in found):
+                return now, found
 
 
 def storage_of(study: Study) -> StudyStorage:

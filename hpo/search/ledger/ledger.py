@@ -47,8 +47,8 @@ class Ledger:
     def __init__(self, study: optuna.Study, spec: StudySpec, leases: Leases) -> None:
         self.study = study
         self.leases = leases
-        self.budget: Budget = read_budget(study)
         self.identity = str(study.user_attrs[IDENTITY])
+        self.budget: Budget = read_budget(study, self.identity)
         self.objective = spec.objective
         self._spec = spec
         self._admission = Admission(study, spec.space, leases)
@@ -76,7 +76,7 @@ class Ledger:
 
         The budget is read again: another command may have changed it.
         """
-        self.budget = read_budget(self.study)
+        self.budget = read_budget(self.study, self.identity)
         usage, now = self.leases.usage(), wall_clock()
         return (
             self.budget.exhausted(now=now, device_seconds=usage.total_s),

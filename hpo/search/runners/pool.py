@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hpo.errors import HpoError
 from hpo.placement import Placement
-from hpo.protocol import BaseFacts, Event, Quit, Ready, Run, Setup, SetupFailed, Stop
+from hpo.protocol import BaseFacts, Event, Lanes, Quit, Ready, Run, Setup, SetupFailed, Stop
 from hpo.search.runners.process import Death, RunnerProcess
 from hpo.specs import Observation, StudySpec, TrialOrder
 
@@ -26,6 +26,8 @@ class Slot:
     index: int
     process: RunnerProcess
     facts: BaseFacts | None = None
+    lanes: Lanes | None = None
+    """What its runners take at a time; those that replace the first need not measure it."""
     trials: set[int] = field(default_factory=set)
     alone: bool = False
     """Whether its last trial is to have the runner for itself."""
@@ -52,7 +54,7 @@ class Slot:
         """How many more trials it can take now; none before it is ready."""
         if self.facts is None or self.worn or (self.alone and self.trials):
             return 0
-        return self.facts.lanes - len(self.trials)
+        return self.facts.lanes.count - len(self.trials)
 
 
 class Pool:
@@ -66,8 +68,6 @@ class Pool:
         self._runs_dir = runs_dir
         self._selector = selectors.DefaultSelector()
         self._closing = False
-        self._lanes: int | None = None
-        """Trials at a time that a runner has measured to be worth it; its successors need not."""
         self.zero_shot_known = zero_shot_known
         self.slots: list[Slot] = []
 
@@ -163,7 +163,7 @@ class Pool:
             self.slots.remove(slot)
             slot.dead = False
             return False
-        slot.process, slot.dead = self._spawn(slot.index), False
+        slot.process, slot.dead = self._spawn(slot.index, slot.lanes), False
         slot.spawned = slot.cpu_moved = time.monotonic()
         self._selector.register(slot.process, selectors.EVENT_READ, slot)
         return True
@@ -180,7 +180,7 @@ class Pool:
         self._selector.close()
         self.slots.clear()
 
-    def _spawn(self, index: int) -> RunnerProcess:
+    def _spawn(self, index: int, lanes: Lanes | None = None) -> RunnerProcess:
         limit_bytes = self._placement.memory_limit_bytes
         process = RunnerProcess(
             gpu=self._placement.gpus[index],
@@ -193,7 +193,8 @@ class Pool:
                 memory_limit_bytes=limit_bytes,
                 gpu=self._placement.gpus[index] is not None,
                 zero_shot=index == 0 and not self.zero_shot_known,
-                pack=self._placement.pack or self._lanes,
+                pack=self._placement.pack,
+                lanes=lanes,
                 cache_dir=str(self._runs_dir.parent / CACHE),
             )
         )
@@ -205,7 +206,7 @@ class Pool:
 
     def _note(self, slot: Slot, event: Event) -> None:
         if isinstance(event, Ready):
-            slot.facts, self._lanes = event.facts, event.facts.lanes
+            slot.facts, slot.lanes = event.facts, event.facts.lanes
             slot.setup_deaths = 0
         elif isinstance(event, SetupFailed) and not self._any_ready():
             raise HpoError(event.message)

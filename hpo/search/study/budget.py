@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from optuna.storages._rdb.models import NOT_FOUND_MSG
 
 from hpo.specs import StudySpec
 from hpo.units import show_duration
@@ -67,9 +68,16 @@ def write_budget(study: optuna.Study, spec: StudySpec, clock: Callable[[], float
         study.set_user_attr(IDENTITY, uuid.uuid4().hex)
 
 
-def read_budget(study: optuna.Study) -> Budget:
-    """The study's budget as it stands now."""
+def read_budget(study: optuna.Study, identity: str) -> Budget:
+    """The study's budget as it stands now.
+
+    Raises:
+        KeyError: the study was deleted, as storages say; also where another one has its id now,
+            which SQLite gives out again.
+    """
     attributes: dict[str, Any] = study.user_attrs
+    if attributes.get(IDENTITY) != identity:
+        raise KeyError(NOT_FOUND_MSG)
     return Budget(began=float(attributes[BEGAN]), **attributes[BUDGET])
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hpo.errors import DataError, MissingError
+from hpo.errors import MissingError, UnpackableError
 from hpo.training.base.adapter import Adapter
 from hpo.training.base.blocks import adaptable, in_last_blocks
 from hpo.training.base.lowrank import ANCHOR, adapted
@@ -71,7 +71,7 @@ class Attached:
         if len(self._adapters) == 1:  # also of what all rows of a batch share
             return [len(x)]
         if sum(self._share_rows) != len(x):
-            raise DataError(
+            raise UnpackableError(
                 f"model.adapt: an adapted layer sees {len(x)} rows of a batch of "
                 f"{sum(self._rows)}, so trials cannot share a pass; use --pack 1, or adapt other "
                 "layers"
@@ -95,6 +95,11 @@ class LoraLinear(nn.Module):
         self.base = base
         self.index = index
         self._attached = attached
+
+    @property
+    def weight(self) -> Tensor:
+        """(out, in) of the frozen Linear: models ask for its type and device."""
+        return self.base.weight
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, ..., in) -> (B, ..., out)."""

@@ -299,6 +299,11 @@ class Captioning:
 
     def verify(self) -> list[str]:
         """What the traps of this model are, each held; raises HpoError where one is not."""
+        require(
+            isinstance(self._stock.language_model.lm_head, nn.Linear),
+            "model.adapt: its expression matches language_model.lm_head, which losses are computed "
+            "from without adapters; leave it out, as (?!.*lm_head).* does",
+        )
         config, tokenizer = self._stock.config, self._processor.tokenizer
         image_id = tokenizer.convert_tokens_to_ids("<image>")
         require(

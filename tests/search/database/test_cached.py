@@ -4,6 +4,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
+from hpo.search.database import rows
+from hpo.search.ledger.admission import FINISHED
 from hpo.specs import Outcome
 from tests.search.steps import finish, point, run
 
@@ -85,7 +87,12 @@ def test_a_reading_of_ended_trials_is_one_statement(sqlite_url, spec, worker):
     ledger = worker(spec, sqlite_url)
     run(ledger)
     running = ledger.ask()
-    ledger.finished()
+    run(ledger)
+
+    def ended():
+        return len(ledger.study.get_trials(deepcopy=False, states=FINISHED))
+
+    assert ended() == 2
     statements = []
     dialect = ledger.leases._engine.dialect
     execute = dialect.do_execute
@@ -95,10 +102,29 @@ def test_a_reading_of_ended_trials_is_one_statement(sqlite_url, spec, worker):
         execute(cursor, statement, *more)
 
     dialect.do_execute = do_execute
-    assert ledger.finished() == 1
-    assert len(statements) == 1
+    assert ended() == ledger.finished() == 2
+    assert len(statements) == 2, "one for each, as no trial is read again"
     finish(ledger, running)
-    assert ledger.finished() == 2
+    assert ended() == ledger.finished() == 3
+
+
+def test_a_trial_that_ends_within_a_reading_is_read_with_its_retry(both, monkeypatch):
+    ours, theirs = both
+    asked = theirs.ask()
+    load = rows.load
+
+    def ends_before(*given):
+        monkeypatch.undo()
+        finish(theirs, asked, Outcome.LOST)
+        return load(*given)
+
+    monkeypatch.setattr(rows, "load", ends_before)
+    seen = [trial.state for trial in ours.study.get_trials()]
+    assert seen in (
+        [TrialState.FAIL, TrialState.WAITING],
+        [TrialState.RUNNING],  # MySQL reads what was there when it began
+    )
+    same(ours)
 
 
 @pytest.mark.parametrize("trials", [0, 2])
@@ -111,3 +137,15 @@ def test_a_study_that_was_deleted_is_noticed(sqlite_url, spec, worker, trials):
     for read in (ours.finished, ours.ask, lambda: ours.study.user_attrs):
         with pytest.raises(KeyError, match="Record does not exist"):
             read()
+
+
+def test_a_study_that_was_deleted_and_begun_anew_is_another(sqlite_url, spec, worker):
+    ours, theirs = worker(spec, sqlite_url, "here:1"), worker(spec, sqlite_url, "there:2")
+    run(ours)
+    ours.exhausted()
+    optuna.delete_study(study_name=spec.name, storage=theirs.study._storage)
+    anew = worker(spec, sqlite_url, "anew:3")
+    run(anew)
+    assert anew.study._study_id == ours.study._study_id, "SQLite gives ids out again"
+    with pytest.raises(KeyError, match="Record does not exist"):
+        ours.exhausted()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hpo.search.study.budget import HOUR_S, Budget, read_budget
+from hpo.search.study.budget import HOUR_S, Budget
 from hpo.specs import Outcome
 from tests.search.steps import ending, sign, with_limits, with_search
 
@@ -78,4 +78,4 @@ def test_device_time_of_all_workers_counts_ended_or_not(sqlite_url, spec, worker
 def test_a_resumed_study_began_when_it_began(sqlite_url, spec, worker):
     first = worker(spec, sqlite_url)
     first.study.set_user_attr("began", 5.0)
-    assert read_budget(worker(spec, sqlite_url).study).began == 5.0
+    assert worker(spec, sqlite_url).budget.began == 5.0
