@@ -21,7 +21,7 @@ ENVIRONMENT = {
 class Runner:
     """A runner that is ready for trials of the mini study with these settings."""
 
-    def __init__(self, *settings, study="rsicap", memory_limit=None):
+    def __init__(self, *settings, study="rsicap", memory_limit=None, **others):
         self.process = subprocess.Popen(
             [sys.executable, "-m", MODULE],
             stdin=subprocess.PIPE,
@@ -32,8 +32,9 @@ class Runner:
         )
         self.events = []
         loaded = load_study(study, Options(scale="mini", assignments=settings))
-        self.send(Setup(study=loaded, memory_limit_bytes=memory_limit, gpu=False, zero_shot=False))
-        self.wait_for(Ready)
+        usual = {"memory_limit_bytes": memory_limit, "gpu": False, "zero_shot": False}
+        self.send(Setup(study=loaded, **usual, **others))
+        self.ready = self.wait_for(Ready)
 
     def __enter__(self):
         return self

@@ -14,6 +14,7 @@ from hpo.protocol import (
     Checkpointed,
     Evaluated,
     Finished,
+    Lanes,
     Progress,
     Quit,
     Resumed,
@@ -43,6 +44,12 @@ def wait_until_stopped(runner):
     while stat.read_text().rpartition(")")[2].split()[0] != "T":
         assert time.monotonic() < until
         time.sleep(0.01)
+
+
+def test_what_a_runner_is_told_to_take_at_a_time_is_not_measured():
+    lanes = Lanes(count=3, rows=17, eval_rows=5)
+    with Runner(*SETTINGS, pack=None, lanes=lanes) as runner:
+        assert runner.ready.facts.lanes == lanes
 
 
 @pytest.mark.slow
