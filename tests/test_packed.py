@@ -53,16 +53,6 @@ def test_as_many_at_a_time_as_are_worth_it_finish_the_exact_total(tmp_path):
     assert_exact(stored(f"sqlite:///{tmp_path}/hpo.db"), 7)
 
 
-def test_whoever_replaces_a_runner_takes_as_much_at_a_time(tmp_path):
-    running = Running(tmp_path, "--runners", "1", "--pack", "auto", "--trials", "6")
-    running.wait_for("trial_started")
-    kill(running.runners()[0])
-    assert running.finish() == 0
-    first, second = [e["facts"]["lanes"] for e in running.events if e["event"] == "runner_ready"]
-    assert first == second
-    assert first.keys() == {"count", "rows", "eval_rows"}
-
-
 def test_trials_of_a_pack_share_the_time_of_their_device(tmp_path):
     running = Running(tmp_path, *PACK, "--trials", "6", settings=SETTINGS)
     assert running.finish() == 0
