@@ -48,11 +48,11 @@ def choose_lanes(bench: Bench, pack: int | None) -> Lanes:
 
 
 def _hold_packable(bench: Bench) -> None:
-    """Two trials of a row each, in one pass."""
+    """Raises UnpackableError if two trials of a row each cannot share a pass."""
     try:
         compute(bench.task, bench.base, [_step(bench, index, 1) for index in range(2)])
     except Exception as error:
-        if isinstance(error, UnpackableError) or not _is_of_trials(error):
+        if not _is_of_trials(error):
             raise
     finally:
         release(bench.device)
@@ -60,7 +60,7 @@ def _hold_packable(bench: Bench) -> None:
 
 def _is_of_trials(error: Exception) -> bool:
     """Whether trials will say what is wrong, those that it is true of."""
-    return is_out_of_memory(error) or isinstance(error, DataError | UnpackableError)
+    return is_out_of_memory(error) or isinstance(error, DataError)
 
 
 def _batches(bench: Bench) -> list[int]:
@@ -90,7 +90,7 @@ def _rows_per_second(bench: Bench, batch: int) -> dict[int, float]:
             for count in counts:
                 seconds[count].append(_seconds(bench, asked[:count]))
     except Exception as error:
-        if not _is_of_trials(error):
+        if not (_is_of_trials(error) or isinstance(error, UnpackableError)):
             raise
         return {}
     finally:
