@@ -1,14 +1,102 @@
-"""Texts with labels as examples."""
+"""Texts with labels as examples: the order of labels, and labels that are nearly the same."""
 
 import hashlib
+import unicodedata
+from collections import Counter
+from collections.abc import Hashable, Iterable
+from decimal import Decimal, InvalidOperation
 from functools import partial
 
 from hpo.data.examples import Example, Examples
 
+FILLERS = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"  # blank, though letters to Unicode
+SELECTORS = (range(0xFE00, 0xFE10), range(0xE0100, 0xE01F0))  # variants of the sign before them
+
 
 def labels(examples: Examples) -> tuple[str, ...]:
-    """The names of all labels, sorted: the place of a label is its number."""
-    return tuple(sorted({example.target for example in examples.train + examples.val}))
+    """The names of all labels in their order: the place of a label is its number.
+
+    Labels that are all numbers are sorted by value, others as texts.
+    """
+    found = sorted({example.target for example in examples.train + examples.val})
+    numbers = [number for label in found if (number := to_number(label)) is not None]
+    if len(numbers) < len(found):
+        return tuple(found)
+    return tuple(label for _, label in sorted(zip(numbers, found, strict=True)))
+
+
+def label_notes(targets: Iterable[str]) -> tuple[str, ...]:
+    """A sentence for each group of labels that differ only in what is hardly seen.
+
+    That is case, blanks, invisible characters, composition of letters and spelling of numbers.
+
+    Args:
+        targets: the label of every row.
+    """
+    counts = Counter(targets)
+    notes = []
+    for group in near_equal_groups(counts):
+        shown = [f"{exact(label)} ({_rows(counts[label])})" for label in group]
+        notes.append(
+            f"nearly the same, yet different labels: {', '.join(shown[:-1])} and {shown[-1]}; "
+            "if they mean one label, write it the same way in all rows of the data"
+        )
+    return tuple(notes)
+
+
+def near_equal_groups(labels: Iterable[str]) -> list[tuple[str, ...]]:
+    """Groups of two or more labels that read the same, each sorted."""
+    groups: dict[Hashable, list[str]] = {}
+    for label in sorted(set(labels)):
+        groups.setdefault(_reading(label), []).append(label)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def exact(label: str) -> str:
+    """The label in quotes, with escapes where its characters do not show what they are."""
+    seen = unicodedata.normalize("NFKC", visible(label))
+    return repr(label) if seen == "".join(label.split()) else ascii(label)
+
+
+def visible(text: str) -> str:
+    """The text without blanks and invisible characters."""
+    return "".join(letter for letter in "".join(text.split()) if not _is_invisible(letter))
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing of the text can be seen."""
+    return all(letter.isspace() or _is_invisible(letter) for letter in text)
+
+
+def _is_invisible(letter: str) -> bool:
+    """Whether it is a format or control character, a filler, or a variation selector."""
+    if letter.isascii():
+        return not letter.isprintable()
+    selects = any(ord(letter) in selectors for selectors in SELECTORS)
+    return unicodedata.category(letter) in ("Cf", "Cc") or letter in FILLERS or selects
+
+
+def _reading(label: str) -> Hashable:
+    """What people take a label for: equal for near-equal labels."""
+    text = unicodedata.normalize("NFKC", visible(label)).casefold()
+    text = visible(unicodedata.normalize("NFKC", text))
+    number = to_number(text)
+    return text if number is None else number
+
+
+def to_number(text: str) -> Decimal | None:
+    """The value of a text that is a finite number: exact, however many digits it has."""
+    if "_" in text:  # a separator in Python alone
+        return None
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
 
 
 def labelled(name: str, text: str, label: str) -> Example:
