@@ -10,6 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpo.errors import DataError
+from hpo.units import show_text
+
+ENOUGH = 3  # quoted cells that are no accident, where a comma alone explains the quotes
+
+Rule = Callable[[str], bool]  # whether a writer quotes that value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,19 +44,27 @@ def is_quoted_table(path: Path, cells: Sequence[Cell]) -> bool:
         cells: each on one line, in either dialect.
 
     Raises:
-        DataError: a writer has doubled quotes inside, and yet no rule explains all; names the line.
+        DataError: the evidence is of both, or of too few cells; names the line.
     """
-    strange = [cell for column in _columns(cells) for cell in _unexplained(column)]
-    if not strange:
-        return any(cell.is_quoted for cell in cells)
+    columns = _columns(cells)
+    strange = [cell for column in columns for cell in _unexplained(column)]
     doubled = [cell for cell in cells if cell.has_doubled_quote]
-    if not doubled:
+    if strange and doubled:
+        raise _ambiguous(path, min(strange, key=lambda cell: cell.line))
+    if strange:
         return False
-    first = min(strange, key=lambda cell: cell.line)
-    raise DataError(
-        f"{path}, line {first.line}: the quotes here may be part of the text or quote the field, "
-        f"as on line {doubled[0].line}, and the file shows both; quote all fields with every quote "
-        "inside doubled, or give the table as JSON lines (.jsonl)"
+    for column in columns:
+        quoted = [cell for cell in column if cell.is_quoted]
+        if quoted and len(quoted) < ENOUGH and not _is_explained(column, MARKS_OF_WRITERS):
+            raise _ambiguous(path, quoted[0])
+    return any(cell.is_quoted for cell in cells)
+
+
+def _ambiguous(path: Path, cell: Cell) -> DataError:
+    return DataError(
+        f"{path}, line {cell.line}: the quotes in {show_text(cell.raw)} may be part of the text or "
+        "quote the field, and the rest of the file does not tell; quote all fields, with every "
+        "quote inside doubled, or give the table as JSON lines (.jsonl)"
     )
 
 
@@ -64,8 +77,15 @@ def _columns(cells: Sequence[Cell]) -> list[list[Cell]]:
 
 def _unexplained(column: Sequence[Cell]) -> list[Cell]:
     """The cells that the rule which explains most does not explain; empty if one explains all."""
-    breaks = [[cell for cell in column if cell.is_quoted != quotes(cell.value)] for quotes in RULES]
-    return min(breaks, key=len)
+    return min((_breaks(column, rule) for rule in RULES), key=len)
+
+
+def _is_explained(column: Sequence[Cell], rules: Sequence[Rule]) -> bool:
+    return any(not _breaks(column, rule) for rule in rules)
+
+
+def _breaks(column: Sequence[Cell], rule: Rule) -> list[Cell]:
+    return [cell for cell in column if cell.is_quoted != rule(cell.value)]
 
 
 def _where_needed(value: str) -> bool:
@@ -92,9 +112,5 @@ def _where_no_number(value: str) -> bool:
     return False
 
 
-RULES: tuple[Callable[[str], bool], ...] = (
-    _where_needed,
-    _where_excel_does,
-    _everywhere,
-    _where_no_number,
-)
+MARKS_OF_WRITERS: tuple[Rule, ...] = (_where_needed, _everywhere, _where_no_number)
+RULES: tuple[Rule, ...] = (*MARKS_OF_WRITERS, _where_excel_does)

@@ -11,18 +11,19 @@ from hpo.units import show_data, show_text
 LONGEST = 255  # bytes of a name on the file systems of Linux
 
 
-def image_name(place: str, key: str, value: Any) -> str:
+def image_name(place: str, key: str, value: Any, *, allowed: str = "the name of an image") -> str:
     """The name of an image in a row.
 
     Args:
         place: file and index of the row, for messages.
         key: that the row has it under.
+        allowed: what it must be, for messages.
 
     Raises:
         DataError: it is no text, a path, or cannot be the name of a file.
     """
     if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{place}: {key} is {show_data(value)}; it must be the name of an image")
+        raise DataError(f"{place}: {key} is {show_data(value)}; it must be {allowed}")
     if Path(value).name != value or value == "..":
         raise DataError(
             f"{place}: {key} {show_text(value)} must be a name inside images/, not a path"

@@ -15,7 +15,7 @@ from hpo.errors import DataError
 from hpo.units import show_text
 
 DEPTH = 100  # levels that are surely read; the interpreter's stack allows for some more
-TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"(?P<key>\s*:)?|-?\d+(?![\d.eE])|[{}\[\]]', re.DOTALL)
+TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"(?P<key>\s*:)?|-?\d+(?:[.eE][-+\d.eE]*)?|[{}\[\]]', re.DOTALL)
 ESCAPE = re.compile(
     r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a whole pair
     r"|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.",
@@ -103,7 +103,7 @@ def _long_number(text: str) -> tuple[int, str]:
     limit = sys.get_int_max_str_digits()
     for _, token in _levels(text):
         digits = len(token.group().lstrip("-"))
-        if token.group()[0] in "-0123456789" and digits > limit:
+        if token.group().lstrip("-").isdecimal() and digits > limit:
             return token.start(), f"a number of {digits} digits, where at most {limit} are read"
     return 0, "a number that cannot be read"
 

@@ -8,9 +8,7 @@ from decimal import Decimal, InvalidOperation
 from functools import partial
 
 from hpo.data.examples import Example, Examples
-
-FILLERS = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"  # blank, though letters to Unicode
-SELECTORS = (range(0xFE00, 0xFE10), range(0xE0100, 0xE01F0))  # variants of the sign before them
+from hpo.data.fields import visible
 
 
 def labels(examples: Examples) -> tuple[str, ...]:
@@ -56,24 +54,6 @@ def exact(label: str) -> str:
     """The label in quotes, with escapes where its characters do not show what they are."""
     seen = unicodedata.normalize("NFKC", visible(label))
     return repr(label) if seen == "".join(label.split()) else ascii(label)
-
-
-def visible(text: str) -> str:
-    """The text without blanks and invisible characters."""
-    return "".join(letter for letter in "".join(text.split()) if not _is_invisible(letter))
-
-
-def is_blank(text: str) -> bool:
-    """Whether nothing of the text can be seen."""
-    return all(letter.isspace() or _is_invisible(letter) for letter in text)
-
-
-def _is_invisible(letter: str) -> bool:
-    """Whether it is a format or control character, a filler, or a variation selector."""
-    if letter.isascii():
-        return not letter.isprintable()
-    selects = any(ord(letter) in selectors for selectors in SELECTORS)
-    return unicodedata.category(letter) in ("Cf", "Cc") or letter in FILLERS or selects
 
 
 def _reading(label: str) -> Hashable:

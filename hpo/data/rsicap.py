@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from hpo.data.examples import Example, Examples, capped, split, tidy
+from hpo.data.fields import filled_text, is_blank
 from hpo.data.image_names import ImageNames, image_name
 from hpo.data.images import check_images, image_digest, image_size, load_image, source_of
 from hpo.data.json_text import read_json
-from hpo.data.labels import is_blank
 from hpo.data.text_file import read_file
 from hpo.errors import DataError, MissingError
 from hpo.specs import DataSpec
@@ -23,6 +23,7 @@ from hpo.units import show_data
 
 PROMPT = "Describe this image in detail."
 FORM = '{"annotations": [{"filename", "text_input", "text_output"}]}'
+ROW = "as every row has a filename and a text_output"
 
 
 def read(data: DataSpec) -> Examples:
@@ -67,27 +68,21 @@ def _annotations(path: Path, text: bytes) -> list[Any]:
 
 def _example(images: Path, there: ImageNames, place: str, row: Any) -> tuple[Path, Example]:
     """(its image, the row as an example)."""
-    name, target = (_text(place, row, key) for key in ("filename", "text_output"))
-    image_name(place, "filename", name)
+    if not isinstance(row, dict):
+        raise DataError(f"{place} is {show_data(row)}; it must be an object, {ROW}")
+    name = image_name(place, "filename", row.get("filename"), allowed=f"a name, {ROW}")
+    target = filled_text(place, "text_output", row.get("text_output"), allowed=f"a text, {ROW}")
     path = there.find([name], place=place) or images / name
     prompt = row.get("text_input")
-    if prompt is not None and not isinstance(prompt, str):
-        raise DataError(f"{place}: text_input is {show_data(prompt)}; it must be a text, or null")
+    if prompt is None or (isinstance(prompt, str) and is_blank(prompt)):
+        prompt = PROMPT
     example = Example(
         name=name,
         group=source_of(path.name),
-        prompt=PROMPT if prompt is None or is_blank(prompt) else tidy(prompt),
+        prompt=tidy(filled_text(place, "text_input", prompt, allowed="a text or null")),
         target=tidy(target),
         content=partial(image_digest, path),
         image=partial(load_image, path),
         size=partial(image_size, path),
     )
     return path, example
-
-
-def _text(place: str, row: Any, key: str) -> str:
-    value = row.get(key) if isinstance(row, dict) else None
-    if not isinstance(value, str) or is_blank(value):
-        shown = f"{key} is {show_data(value)}" if isinstance(row, dict) else show_data(row)
-        raise DataError(f"{place} must have a filename and a text_output, both text: {shown}")
-    return value

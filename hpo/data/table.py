@@ -13,8 +13,9 @@ from typing import Any
 
 from hpo.data.delimited import csv_rows, tsv_rows
 from hpo.data.examples import Example, Examples, capped, groups_by_label, stratified
+from hpo.data.fields import filled_text
 from hpo.data.json_text import parse_json
-from hpo.data.labels import exact, is_blank, label_notes, labelled, near_equal_groups
+from hpo.data.labels import exact, label_notes, labelled, near_equal_groups
 from hpo.data.text_file import decode, read_file
 from hpo.errors import DataError, MissingError
 from hpo.specs import DataSpec
@@ -67,31 +68,20 @@ def _find(root: str | None) -> Path:
 
 
 def _examples(path: Path, rows: Rows) -> list[Example]:
-    return [
-        labelled(
-            f"row {index}", _filled(path, line, "text", text), _filled(path, line, "label", tag)
-        )
-        for index, (line, (text, tag)) in enumerate(rows, start=1)
-    ]
+    found = []
+    for index, (line, values) in enumerate(rows, start=1):
+        place = f"{path}, line {line}"
+        text, label = (_filled(place, *field) for field in zip(COLUMNS, values, strict=True))
+        found.append(labelled(f"row {index}", text, label))
+    return found
 
 
-def _filled(path: Path, line: int, column: str, value: Any) -> str:
+def _filled(place: str, column: str, value: Any) -> str:
     """The value without the space around it; it must be a text, a label also a whole number."""
     if column == "label" and type(value) is int:
         return str(value)
-    if not isinstance(value, str):
-        allowed = "a text or a whole number" if column == "label" else "a text"
-        raise DataError(
-            f"{path}, line {line}: {column} is {_shown(value)}; it must be {allowed}, so write it "
-            "in quotes"
-        )
-    if is_blank(value):
-        raise DataError(f"{path}, line {line}: {column} is empty; fill it or remove the row")
-    return value.strip()
-
-
-def _shown(value: Any) -> str:
-    return repr(value) if isinstance(value, bool | int | float | None) else type(value).__name__
+    allowed = "a text or a whole number" if column == "label" else "a text"
+    return filled_text(place, column, value, allowed=allowed).strip()
 
 
 def _json_lines(path: Path, content: str) -> Rows:

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from hpo.data.examples import Example, Examples, capped, split, tidy
+from hpo.data.fields import filled_text
 from hpo.data.image_names import ImageNames, image_name
 from hpo.data.images import check_images, image_digest, image_size, load_image, source_of
 from hpo.data.json_text import read_json
-from hpo.data.labels import is_blank
 from hpo.data.stage_order import ordered_stages
 from hpo.data.stages import Labelled, check_sides, staged
 from hpo.data.text_file import read_file
@@ -130,7 +130,9 @@ def _rows(path: Path, content: bytes, name: str) -> Iterator[Asked]:
 def _asked(place: str, row: Any, key: str, pair: Any, file: str) -> Asked:
     if not isinstance(row, dict) or not isinstance(pair, dict):
         raise DataError(f"{place} must have {key}, question and answer, all text")
-    question, answer = (_text(place, pair, name) for name in ("question", "answer"))
+    question, answer = (
+        tidy(filled_text(place, name, pair.get(name))) for name in ("question", "answer")
+    )
     labels = [_label(place, pair, "type"), _label(place, pair, "stage")]
     return Asked(
         place=place,
@@ -140,13 +142,6 @@ def _asked(place: str, row: Any, key: str, pair: Any, file: str) -> Asked:
         labels=tuple(label for label in (file, *labels) if label),
         stage=labels[1],
     )
-
-
-def _text(place: str, pair: dict[str, Any], key: str) -> str:
-    value = pair.get(key)
-    if not isinstance(value, str) or is_blank(value):
-        raise DataError(f"{place}: {key} is {show_data(value)}; it must be a text, not empty")
-    return tidy(value)
 
 
 def _label(place: str, pair: dict[str, Any], key: str) -> str | None:
