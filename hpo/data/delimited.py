@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpo.data.dialect import Cell, is_quoted_table
+from hpo.data.fields import visible
 from hpo.data.text_file import refuse_zeros
 from hpo.errors import DataError
 from hpo.units import show_name, show_text
@@ -47,7 +48,8 @@ def csv_rows(path: Path, content: str, columns: Sequence[str]) -> Iterator[tuple
         DataError: header, quotes or number of fields are wrong; names the line.
     """
     refuse_zeros(path, content)
-    reading = _reading(path, _quoted(path, content, ","), columns, ",")
+    _check_separator(path, content, columns, ",")
+    reading = _reading(path, _quoted(path, content, ","), columns)
     _refuse_joined_rows(path, content, reading, ",")
     return _values(reading)
 
@@ -59,6 +61,7 @@ def tsv_rows(path: Path, content: str, columns: Sequence[str]) -> Iterator[tuple
         DataError: as for CSV, or both dialects would fit and differ; names the line.
     """
     refuse_zeros(path, content)
+    _check_separator(path, content, columns, "\t")
     plain = _attempt(path, _plain(content), columns)
     if '"' not in content and isinstance(plain, Reading):
         return _values(plain)
@@ -82,7 +85,7 @@ def _values(reading: Reading) -> Iterator[tuple[int, list[str]]]:
 
 def _attempt(path: Path, records: Iterator[Record], columns: Sequence[str]) -> Reading | DataError:
     try:
-        return _reading(path, records, columns, "\t")
+        return _reading(path, records, columns)
     except DataError as error:
         return error
 
@@ -115,11 +118,9 @@ def _quoted(path: Path, content: str, delimiter: str) -> Iterator[Record]:
         ) from error
 
 
-def _reading(
-    path: Path, records: Iterator[Record], columns: Sequence[str], delimiter: str
-) -> Reading:
+def _reading(path: Path, records: Iterator[Record], columns: Sequence[str]) -> Reading:
     header = next(records, Record(fields=[], first=1, last=1))
-    places = [_place(path, header, column, delimiter) for column in columns]
+    places = [_place(path, header, column) for column in columns]
     found = []
     for record in records:
         if len(record.fields) != len(header.fields):
@@ -131,7 +132,7 @@ def _reading(
     return Reading(records=found, places=places)
 
 
-def _place(path: Path, header: Record, column: str, delimiter: str) -> int:
+def _place(path: Path, header: Record, column: str) -> int:
     names = header.fields
     if names.count(column) == 1:
         return names.index(column)
@@ -139,22 +140,28 @@ def _place(path: Path, header: Record, column: str, delimiter: str) -> int:
     more = ", ..." if len(names) > SHOWN_COLUMNS else ""
     raise DataError(
         f"{path}, line {header.first}: the header must name the column {column} once; it has "
-        f"{', '.join(shown) or 'none'}{more}{_advice(names, column, delimiter)}"
+        f"{', '.join(shown) or 'none'}{more}{_advice(names, column)}"
     )
 
 
-def _advice(names: Sequence[str], column: str, delimiter: str) -> str:
-    if len(names) == 1:
-        for mark, words in SEPARATORS.items():
-            if mark in names[0] and mark != delimiter:
-                return (
-                    f"; its fields are separated by {words}: save it with "
-                    f"{SEPARATORS[delimiter]}, {REMEDY}"
-                )
-    near = [name for name in names if name.strip(' "\ufeff\u200b').casefold() == column]
-    if near and column not in names:
-        return f"; rename {show_text(near[0])} to {column}"
-    return ""
+def _advice(names: Sequence[str], column: str) -> str:
+    near = [name for name in names if visible(name).casefold() == column]
+    return f"; rename {show_text(near[0])} to {column}" if near and column not in names else ""
+
+
+def _check_separator(path: Path, content: str, columns: Sequence[str], delimiter: str) -> None:
+    """Raises DataError where the header names the columns, but with another separator."""
+    header = next((line for line in LINE_END.split(content) if line), "")
+    separators = [
+        mark
+        for mark in SEPARATORS
+        if set(columns) <= {visible(name).strip('"').casefold() for name in header.split(mark)}
+    ]
+    if separators and delimiter not in separators:
+        raise DataError(
+            f"{path}, line 1: the header is separated by {SEPARATORS[separators[0]]}; save the "
+            f"file with {SEPARATORS[delimiter]} between its fields, {REMEDY}"
+        )
 
 
 def _is_quoted(path: Path, plain: Reading, quoted: Reading) -> bool:

@@ -17,7 +17,7 @@ ENOUGH = 3  # quoted cells that are no accident, where a comma alone explains th
 Rule = Callable[[str], bool]  # whether a writer quotes that value
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)  # one for every field of a file
 class Cell:
     """A field as it stands in the file, and as a reader of quotes reads it."""
 

@@ -37,7 +37,9 @@ def filled_text(place: str, key: str, value: Any, *, allowed: str = "a text") ->
 
 def is_blank(text: str) -> bool:
     """Whether nothing of the text can be seen."""
-    return all(letter.isspace() or _is_invisible(letter) for letter in text)
+    return not text[:1].isalnum() and all(
+        letter.isspace() or _is_invisible(letter) for letter in text
+    )
 
 
 def visible(text: str) -> str:

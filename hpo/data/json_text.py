@@ -46,7 +46,7 @@ def parse_json(path: Path, text: str, *, remedy: str, line: int = 1) -> Any:
         DataError: see `read_json`.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_distinct, parse_constant=_constant)
+        value = DECODER.decode(text)
         fault = _half_surrogate(text)
     except json.JSONDecodeError as error:
         reason = error.msg.removesuffix(" at").removesuffix(" starting")
@@ -120,3 +120,6 @@ def _repeated_key(text: str, key: str) -> tuple[int, str]:
                 return token.start(), reason
             keys[depth].add(key)
     return 0, reason
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_distinct, parse_constant=_constant)

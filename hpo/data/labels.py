@@ -10,6 +10,8 @@ from functools import partial
 from hpo.data.examples import Example, Examples
 from hpo.data.fields import visible
 
+SHOWN_CHARACTERS = 120  # of a label in a message
+
 
 def labels(examples: Examples) -> tuple[str, ...]:
     """The names of all labels in their order: the place of a label is its number.
@@ -53,7 +55,9 @@ def near_equal_groups(labels: Iterable[str]) -> list[tuple[str, ...]]:
 def exact(label: str) -> str:
     """The label in quotes, with escapes where its characters do not show what they are."""
     seen = unicodedata.normalize("NFKC", visible(label))
-    return repr(label) if seen == "".join(label.split()) else ascii(label)
+    start = label[:SHOWN_CHARACTERS]
+    shown = repr(start) if seen == "".join(label.split()) else ascii(start)
+    return shown if start == label else f"{shown}... ({len(label)} characters)"
 
 
 def _reading(label: str) -> Hashable:

@@ -23,6 +23,7 @@ from hpo.units import show_name, show_text
 
 COLUMNS = ("text", "label")
 NAMES = ("data.csv", "data.tsv", "data.jsonl")
+ROW = '{"text": ..., "label": ...}'
 SHOWN = 3  # labels in a message
 
 Rows = Iterator[tuple[int, Sequence[Any]]]  # line, (text, label)
@@ -87,10 +88,9 @@ def _filled(place: str, column: str, value: Any) -> str:
 def _json_lines(path: Path, content: str) -> Rows:
     for line, text in enumerate(content.split("\n"), start=1):
         if text.strip():
-            row = parse_json(path, text, line=line, remedy="correct the line")
+            row = parse_json(path, text, line=line, remedy=f"each line must be an object, {ROW}")
             if not isinstance(row, dict):
-                form = '{"text": ..., "label": ...}'
-                raise DataError(f"{path}, line {line}: must be an object, a line each: {form}")
+                raise DataError(f"{path}, line {line}: each line must be an object, {ROW}")
             missing = [column for column in COLUMNS if column not in row]
             if missing:
                 there = ", ".join(show_text(key) for key in row) or "none"
