@@ -64,5 +64,8 @@ def show_data(value: object) -> str:
     """A value of somebody's data, of whatever type, in few characters."""
     if isinstance(value, str):
         return show_text(value)
-    shown = repr(value)
+    try:
+        shown = repr(value)
+    except RecursionError:  # it could just be read
+        shown = f"a {type(value).__name__} of too many levels"
     return shown if len(shown) <= SHOWN_CHARACTERS else f"{shown[:SHOWN_CHARACTERS]}..."

@@ -96,7 +96,7 @@ def _levels(text: str) -> Iterator[tuple[int, re.Match[str]]]:
 
 
 def _deepest(text: str) -> int:
-    return next(token.start() for depth, token in _levels(text) if depth > DEPTH)
+    return next((token.start() for depth, token in _levels(text) if depth > DEPTH), 0)
 
 
 def _long_number(text: str) -> tuple[int, str]:

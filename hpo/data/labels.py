@@ -10,6 +10,7 @@ from functools import partial
 from hpo.data.examples import Example, Examples
 from hpo.data.fields import visible
 
+SHOWN_GROUPS = 20
 SHOWN_CHARACTERS = 120  # of a label in a message
 
 
@@ -34,13 +35,16 @@ def label_notes(targets: Iterable[str]) -> tuple[str, ...]:
         targets: the label of every row.
     """
     counts = Counter(targets)
+    groups = near_equal_groups(counts)
     notes = []
-    for group in near_equal_groups(counts):
+    for group in groups[:SHOWN_GROUPS]:
         shown = [f"{exact(label)} ({_rows(counts[label])})" for label in group]
         notes.append(
             f"nearly the same, yet different labels: {', '.join(shown[:-1])} and {shown[-1]}; "
             "if they mean one label, write it the same way in all rows of the data"
         )
+    if len(groups) > SHOWN_GROUPS:
+        notes.append(f"{len(groups) - SHOWN_GROUPS} more groups of labels are nearly the same")
     return tuple(notes)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from hpo.data.labels import to_number
 from hpo.errors import DataError
-from hpo.units import show_text
+from hpo.units import SHOWN_CHARACTERS, show_text
 
 SHOWN = 12  # stages in a message
 NUMBERED = re.compile(r"(\D*)(\d+(?:\.\d+)?)(\D*)")
@@ -97,7 +97,8 @@ def _question(counts: Mapping[str, int], where: str) -> str:
     names = sorted(counts)[:SHOWN]
     more = ", ..." if len(counts) > SHOWN else ""
     shown = ", ".join(f"{show_text(name)} ({counts[name]} rows)" for name in names)
-    listed = json.dumps([*names, *(["..."] if more else [])], ensure_ascii=False)
+    names = names if max(map(len, names)) <= SHOWN_CHARACTERS and not more else ["...", "..."]
+    listed = json.dumps(names, ensure_ascii=False)
     example = shlex.quote(f"data.stages={listed}")
     return (
         f"{where}: the {len(counts)} values of stage state no order: {shown}{more}; list them from "

@@ -88,8 +88,8 @@ def texts(folder, text):
 def test_no_reader_passes_on_what_is_not_utf_8(tmp_path, text):
     for format, root in texts(tmp_path, text):
         spec = DataSpec(format=format, root=str(root))
-        told = sentence(lambda spec=spec: read_examples(spec), DataError)
-        assert "half a surrogate pair" in told and "line 1:" in told
+        complaint = sentence(lambda spec=spec: read_examples(spec), DataError)
+        assert "half a surrogate pair" in complaint and "line 1:" in complaint
 
 
 def test_a_missing_key_is_named_with_those_there_are(tmp_path):
@@ -97,3 +97,12 @@ def test_a_missing_key_is_named_with_those_there_are(tmp_path):
     spec = DataSpec(format="table", root=str(tmp_path))
     text = sentence(lambda: read_examples(spec), DataError)
     assert "line 1: no text among its keys ('Text', 'label')" in text
+
+
+@pytest.mark.parametrize("levels", [90, 500, 900, 950, 980, 990, 2000])
+def test_values_of_many_levels_are_named_or_refused(tmp_path, levels):
+    deep = "[" * levels + "]" * levels
+    (tmp_path / "data.jsonl").write_text(f'{{"text": {deep}, "label": "a"}}')
+    spec = DataSpec(format="table", root=str(tmp_path))
+    text = sentence(lambda: read_examples(spec), DataError)
+    assert "line 1" in text and len(text) < 300

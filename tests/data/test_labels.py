@@ -92,3 +92,11 @@ def test_what_cannot_be_seen_is_empty(tmp_path, blank, column):
     row = {"text": "a", "label": "b", column: blank}
     (tmp_path / "data.jsonl").write_text(json.dumps(row))
     assert f"line 1: {column} is empty" in complaint(tmp_path)
+
+
+def test_notes_are_as_many_as_can_be_read():
+    targets = [f"{word}{n}" for n in range(50) for word in ("label", "Label", "x" * 500)]
+    notes = label_notes(targets)
+    assert len(notes) == 21 and notes[-1] == "30 more groups of labels are nearly the same"
+    long = label_notes(["x" * 500, "X" * 500])[0]
+    assert "(500 characters)" in long and len(long) < 500
