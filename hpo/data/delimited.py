@@ -151,7 +151,8 @@ def _advice(names: Sequence[str], column: str) -> str:
 
 def _check_separator(path: Path, content: str, columns: Sequence[str], delimiter: str) -> None:
     """Raises DataError where the header names the columns, but with another separator."""
-    header = next((line for line in LINE_END.split(content) if line), "")
+    lines = enumerate(LINE_END.split(content), start=1)
+    number, header = next(((number, line) for number, line in lines if line), (1, ""))
     separators = [
         mark
         for mark in SEPARATORS
@@ -159,8 +160,8 @@ def _check_separator(path: Path, content: str, columns: Sequence[str], delimiter
     ]
     if separators and delimiter not in separators:
         raise DataError(
-            f"{path}, line 1: the header is separated by {SEPARATORS[separators[0]]}; save the "
-            f"file with {SEPARATORS[delimiter]} between its fields, {REMEDY}"
+            f"{path}, line {number}: the header is separated by {SEPARATORS[separators[0]]}; save "
+            f"the file with {SEPARATORS[delimiter]} between its fields, {REMEDY}"
         )
 
 

@@ -7,8 +7,10 @@ import random
 
 import pytest
 
+from hpo.data import read_examples
 from hpo.data.delimited import csv_rows, tsv_rows
 from hpo.errors import DataError
+from hpo.specs import DataSpec
 from tests.data.complaints import sentence
 from tests.data.test_table import complaint, everything, read
 
@@ -191,3 +193,10 @@ def test_published_texts_as_plain_and_as_quoted_tsv_are_the_same(tmp_path, share
     (tmp_path / "data.tsv").write_text(out.getvalue(), newline="")
     assert read(tmp_path).total == len(wanted)
     assert rows(tsv_rows, out.getvalue()) == wanted
+
+
+@pytest.mark.parametrize("format", ["table", "rsicap", "vqa"])
+def test_a_path_that_the_system_refuses_is_one_sentence(tmp_path, format):
+    spec = DataSpec(format=format, root=str(tmp_path / ("x" * 300 + ".csv")))
+    text = sentence(lambda: read_examples(spec), DataError)
+    assert "File name too long" in text and "--data PATH" in text
