@@ -1,7 +1,8 @@
 """Everything that is checked before anything starts, and what follows from it."""
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,10 +11,22 @@ from hpo.errors import HpoError, MissingError
 from hpo.machine import Machine
 from hpo.placement import Placement, place
 from hpo.specs import CategoricalParam, ConstantParam, Param, StudySpec
-from hpo.units import show_size, show_value
+from hpo.units import show_name, show_size, show_value
 from hpo.weights import digest, find_weights
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageCounts:
+    """A stage of a curriculum, and its rows on each side of the split."""
+
+    name: str
+    train: int
+    val: int
+
+    def __str__(self) -> str:
+        return f"{show_name(self.name)} ({self.train} train, {self.val} val)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +44,8 @@ class Plan:
     storage: str
     """URL without password."""
     runs_dir: Path
+    stages: tuple[StageCounts, ...] = ()
+    """Of a curriculum, in their order; empty where there is but one."""
     notes: tuple[str, ...] = ()
     """What the user should know before it starts."""
     samples_per_trial: int = field(init=False)
@@ -47,10 +62,12 @@ class Plan:
         kind = f"GPU {', '.join(g for g in gpus if g)}" if gpus[0] else "one CPU process each"
         cap = f", at most {show_size(limit)} each" if limit else ""
         of = f" of {self.total_samples}" if self.total_samples > self._samples else ""
+        stages = {"stages": ", ".join(map(str, self.stages))} if self.stages else {}
         return {
             "model": f"{model.name}, {model.precision}, LoRA on the {model.adapt}",
             "data": f"{self.data_source}: {self.train_samples} train and "
             f"{self.val_samples} val samples{of}",
+            **stages,
             "trial": f"{trial.epochs} epochs = {self.samples_per_trial} samples, "
             f"{trial.evals} evaluations",
             "runners": f"{len(gpus)} ({kind}{cap}), {_packs(self.placement.pack)}",
@@ -76,6 +93,7 @@ class Plan:
             "pack": self.placement.pack or "auto",
             "train_samples": self.train_samples,
             "val_samples": self.val_samples,
+            "stages": [asdict(stage) for stage in self.stages],
             "notes": list(self.notes),
         }
 
@@ -126,7 +144,16 @@ def make_plan(
         weights_digest=digest(folder),
         storage=storage,
         runs_dir=runs_dir,
-        notes=notes,
+        stages=_stages(examples),
+        notes=(*notes, *examples.notes),
+    )
+
+
+def _stages(examples: Examples) -> tuple[StageCounts, ...]:
+    train, val = (Counter(row.stage for row in side) for side in (examples.train, examples.val))
+    return tuple(
+        StageCounts(name=name, train=train[place], val=val[place])
+        for place, name in enumerate(examples.stages)
     )
 
 

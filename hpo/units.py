@@ -1,6 +1,8 @@
-"""Sizes and durations as people write and read them."""
+"""Sizes, durations, values and texts as people write and read them."""
 
 import re
+
+SHOWN_CHARACTERS = 60  # of a text in a message
 
 SIZES = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 SECONDS = {"": 1.0, "S": 1.0, "M": 60.0, "H": 3600.0, "D": 86400.0}
@@ -43,3 +45,27 @@ def show_duration(seconds: float) -> str:
 def show_value(value: object) -> str:
     """A hyperparameter in few characters."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def show_text(text: str) -> str:
+    """A text of somebody's data in quotes, cut where it is long; what is invisible is escaped."""
+    if len(text) <= SHOWN_CHARACTERS:
+        return repr(text)
+    return f"{text[:SHOWN_CHARACTERS]!r}... ({len(text)} characters)"
+
+
+def show_name(name: str) -> str:
+    """A short printable name as it is, any other text as `show_text` shows it."""
+    clear = name.isprintable() and name == name.strip() and 0 < len(name) <= SHOWN_CHARACTERS
+    return name if clear else show_text(name)
+
+
+def show_data(value: object) -> str:
+    """A value of somebody's data, of whatever type, in few characters."""
+    if isinstance(value, str):
+        return show_text(value)
+    try:
+        shown = repr(value)
+    except RecursionError:  # it could just be read
+        shown = f"a {type(value).__name__} of too many levels"
+    return shown if len(shown) <= SHOWN_CHARACTERS else f"{shown[:SHOWN_CHARACTERS]}..."

@@ -50,6 +50,8 @@ class Examples:
     """Where they come from, for people."""
     stages: tuple[str, ...] = ()
     """Names of the stages of a curriculum, in their order; empty where there is but one."""
+    notes: tuple[str, ...] = ()
+    """What is doubtful about the data and does not stop a study; shown before it starts."""
 
 
 def tidy(text: str) -> str:

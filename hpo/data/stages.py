@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 
 from hpo.data.examples import Example
 from hpo.errors import DataError
+from hpo.units import show_name
+
+SHOWN = 30  # names of stages and types in a message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +48,16 @@ def _places(stages: Sequence[str], counts: Counter[str], where: str) -> dict[str
         for name in names:
             entry = f"{where}: data.stages[{place}] = {stage!r}"
             if name not in counts:
-                listed = ", ".join(f"{label} ({count})" for label, count in sorted(counts.items()))
-                raise DataError(f"{entry}: no row is of {name!r}; there are: {listed or 'none'}")
+                raise DataError(f"{entry}: no row is of {name!r}; there are: {_listed(counts)}")
             if name in places:
                 raise DataError(f"{entry}: {name!r} is in two stages; name each once")
             places[name] = place
     return places
+
+
+def _listed(counts: Counter[str]) -> str:
+    shown = [f"{show_name(label)} ({count})" for label, count in sorted(counts.items())[:SHOWN]]
+    return ", ".join([*shown, *(["..."] if len(counts) > SHOWN else [])]) or "none"
 
 
 def check_sides(

@@ -6,11 +6,11 @@
 the last two may be left out. Images lie in images/ beside the file, or beside the file itself.
 
 Entries of `data.stages` that end in .json are files below the folder, all of one stage each.
-Without `data.stages` the values of `stage` are the stages, where rows have any.
+Without `data.stages` the values of `stage` are the stages, where rows have any, in the order that
+`hpo.data.stage_order` finds.
 """
 
 import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -20,13 +20,19 @@ from pathlib import Path
 from typing import Any
 
 from hpo.data.examples import Example, Examples, capped, split, tidy
+from hpo.data.fields import filled_text
+from hpo.data.image_names import ImageNames, image_name
 from hpo.data.images import check_images, image_digest, image_size, load_image, source_of
+from hpo.data.json_text import read_json
+from hpo.data.stage_order import ordered_stages
 from hpo.data.stages import Labelled, check_sides, staged
+from hpo.data.text_file import read_file
 from hpo.errors import DataError, MissingError
 from hpo.specs import DataSpec
+from hpo.units import show_data
 
 NAME = "annotations.json"
-ENDINGS = ("", ".jpg", ".jpeg", ".png")
+ENDINGS = ("", ".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 FORM = '[{"image_id", "question", "answer"}] or {"annotations": [{"filename", "qa_pairs"}]}'
 
 
@@ -34,6 +40,8 @@ FORM = '[{"image_id", "question", "answer"}] or {"annotations": [{"filename", "q
 class Asked:
     """A row: an image by its name, a question, its answer, and what a stage may call it by."""
 
+    place: str
+    """File and index, for messages."""
     image: str
     question: str
     answer: str
@@ -44,10 +52,11 @@ class Asked:
 def read(data: DataSpec) -> Examples:
     """The questions below `data.root` in their stages, every image checked to be one."""
     files = _files(data)
-    contents = {path: path.read_bytes() for path in files.values()}
+    contents = {path: read_file(path) for path in files.values()}
     folder = _folder(data)
     asked = [row for name, path in files.items() for row in _rows(path, contents[path], name)]
-    stages = data.stages or _stages_of(asked)
+    stages = data.stages or _stages_of(asked, str(data.root))
+    notes = _left_out(asked) if stages and not data.stages else ()
     if not data.stages:
         asked = [replace(row, labels=(row.stage or "",)) for row in asked]
     rows = _examples(folder, asked)
@@ -56,7 +65,7 @@ def read(data: DataSpec) -> Examples:
         lacking="images of questions are missing",
         where=" and ".join(path.name for path in contents),
     )
-    return _split(data, rows, stages, contents.values())
+    return replace(_split(data, rows, stages, contents.values()), notes=notes)
 
 
 def _split(
@@ -102,10 +111,7 @@ def _files(data: DataSpec) -> dict[str, Path]:
 
 def _rows(path: Path, content: bytes, name: str) -> Iterator[Asked]:
     """The rows of a file; all have its name for a label."""
-    try:
-        table = json.loads(content)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{path}: not valid JSON: {error}; it must be {FORM}") from error
+    table = read_json(path, content, form=FORM)
     rows = table.get("annotations") if isinstance(table, dict) else table
     if not isinstance(rows, list) or not rows:
         raise DataError(f"{path}: no rows; it must be {FORM}")
@@ -122,17 +128,17 @@ def _rows(path: Path, content: bytes, name: str) -> Iterator[Asked]:
 
 
 def _asked(place: str, row: Any, key: str, pair: Any, file: str) -> Asked:
-    image = row.get(key) if isinstance(row, dict) else None
-    texts = [pair.get(name) if isinstance(pair, dict) else None for name in ("question", "answer")]
-    if not all(isinstance(text, str) and text.strip() for text in (image, *texts)):
+    if not isinstance(row, dict) or not isinstance(pair, dict):
         raise DataError(f"{place} must have {key}, question and answer, all text")
-    if Path(str(image)).name != image:
-        raise DataError(f"{place}: {key} {image!r} must be a name inside images/, not a path")
+    question, answer = (
+        tidy(filled_text(place, name, pair.get(name))) for name in ("question", "answer")
+    )
     labels = [_label(place, pair, "type"), _label(place, pair, "stage")]
     return Asked(
-        image=str(image),
-        question=tidy(str(texts[0])),
-        answer=tidy(str(texts[1])),
+        place=place,
+        image=image_name(place, key, row.get(key)),
+        question=question,
+        answer=answer,
         labels=tuple(label for label in (file, *labels) if label),
         stage=labels[1],
     )
@@ -141,26 +147,35 @@ def _asked(place: str, row: Any, key: str, pair: Any, file: str) -> Asked:
 def _label(place: str, pair: dict[str, Any], key: str) -> str | None:
     value = pair.get(key)
     if value is not None and (not isinstance(value, str | int) or isinstance(value, bool)):
-        raise DataError(f"{place}: {key} is {value!r}; it must be a text or a whole number")
+        raise DataError(
+            f"{place}: {key} is {show_data(value)}; it must be a text or a whole number"
+        )
     return None if value is None else tidy(str(value))
 
 
-def _stages_of(asked: list[Asked]) -> tuple[str, ...]:
-    """The values of `stage` in their order: numbers by size, before words."""
-    found = {row.stage for row in asked if row.stage}
-    return tuple(sorted(found, key=lambda s: (not s.isdigit(), int(s) if s.isdigit() else 0, s)))
+def _stages_of(asked: list[Asked], where: str) -> tuple[str, ...]:
+    """The values of `stage` in their order; none where no row has one."""
+    return ordered_stages(Counter(row.stage for row in asked if row.stage), where=where)
+
+
+def _left_out(asked: list[Asked]) -> tuple[str, ...]:
+    """What to say of rows without a stage, where others have one."""
+    count = sum(not row.stage for row in asked)
+    if not count:
+        return ()
+    return (f"{count} of {len(asked)} questions have no stage and are left out",)
 
 
 def _examples(folder: Path, asked: Iterable[Asked]) -> list[Labelled]:
     """The rows as examples, each with a name of its own."""
     images = folder / "images"
     shelves = [shelf for shelf in (folder, images) if shelf.is_dir()]
-    there = {path.name: path for shelf in shelves for path in shelf.iterdir()}
+    there = ImageNames(shelves)
     counts: Counter[Path] = Counter()
     rows = []
     for row in asked:
         names = [row.image + ending for ending in ENDINGS]
-        path = next((there[name] for name in names if name in there), shelves[-1] / row.image)
+        path = there.find(names, place=row.place) or shelves[-1] / row.image
         counts[path] += 1
         example = _example(row, path, str(path.relative_to(folder)), counts[path])
         rows.append(Labelled(example=example, labels=row.labels))

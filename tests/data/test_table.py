@@ -136,7 +136,7 @@ GOOD = "text,label\na,x\nb,x\nc,y\nd,y\n"
         (GOOD + "e,\n", 6, "label is empty"),
         (GOOD + '"  ",x\n', 6, "text is empty"),
         (GOOD + '"e" f,x\n', 6, "quote"),
-        (GOOD + '"e,x\nf,y\n', 7, "quote"),
+        (GOOD + '"e,x\nf,y\n', 6, "quote"),
     ],
 )
 def test_a_broken_line_of_csv_is_named(tmp_path, content, line, words):

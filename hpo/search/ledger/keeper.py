@@ -31,6 +31,11 @@ def own_folder(runs_dir: Path, identity: str) -> None:
     content = json.dumps({"study": identity}) + "\n"
     with suppress(FileExistsError), path.open("x") as file:
         file.write(content)
+    if not path.is_file():  # a pipe would never end
+        raise MissingError(
+            f"{path} is in the way: it must be a file that hpo writes; remove it, or use another "
+            "--runs-dir"
+        )
     written = _wait_for_content(path)
     if not written:  # whoever made it was killed before it could write
         path.write_text(content)
@@ -46,7 +51,7 @@ def hold_owner(runs_dir: Path, identity: str) -> None:
     """
     try:
         written = json.loads((runs_dir / OWNER).read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise MissingError(
             f"{runs_dir} holds no trials of a study; give the --runs-dir that it was run with"
         ) from error
@@ -69,7 +74,7 @@ def trial_folder(runs_dir: Path, number: int) -> Path:
 def _wait_for_content(path: Path) -> str:
     """The text of a file that another process may be about to write, in one piece."""
     until = time.monotonic() + BETWEEN_OPEN_AND_WRITE_S
-    while not (text := path.read_text()) and time.monotonic() < until:
+    while not (text := path.read_text(errors="replace")) and time.monotonic() < until:
         time.sleep(0.01)
     return text
 

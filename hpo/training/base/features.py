@@ -217,7 +217,7 @@ def _read(path: Path) -> list[Tensor] | None:
         with safe_open(path, framework="pt") as file:
             values, lengths = file.get_tensor("values"), file.get_tensor("lengths")
         return list(torch.split(values, lengths.tolist()))
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError):
         return None
 
 
