@@ -71,7 +71,7 @@ def asked_again(study: optuna.Study, space: dict[str, Param], trial_id: int) -> 
         UntrainableError: a parameter is outside of what the search space and LoRA allow.
     """
     trial = optuna.Trial(study, trial_id)
-    if why := parameter_problems(trial, space):
+    if why := parameter_problems(trial._cached_frozen_trial, space):
         raise UntrainableError(trial_id, trial.number, f"{why}; {REMEDY}")
     try:
         config = suggest(trial, space)

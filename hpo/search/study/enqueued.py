@@ -8,7 +8,6 @@ import difflib
 import math
 from typing import Any
 
-import optuna
 from optuna.trial import FrozenTrial
 from pydantic import ValidationError
 
@@ -19,7 +18,7 @@ LONGEST = 80  # of a value that is quoted
 REMEDY = "enqueue it again with values that the search space allows, or widen the space"
 
 
-def parameter_problems(trial: FrozenTrial | optuna.Trial, space: dict[str, Param]) -> str:
+def parameter_problems(trial: FrozenTrial, space: dict[str, Param]) -> str:
     """What is wrong with the parameters that a trial comes with; empty if nothing is."""
     fixed = trial.system_attrs.get(FIXED, {})
     if not isinstance(fixed, dict):
