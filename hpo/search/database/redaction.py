@@ -20,7 +20,7 @@ HOST = re.compile(r"[a-z0-9_]([a-z0-9._-]{0,251}[a-z0-9_])?|[0-9a-f:.]{2,45}")
 DATABASE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.$-]{0,63}")
 DRIVER = re.compile(r"[a-z0-9_]{1,20}(\+[a-z0-9_]{1,20})?")
 DELIMITERS = re.compile(r"[\s@:/?#&=%,;'\"\[\]\\]+")
-SHORTEST_FRAGMENT = 3  # of a URL that cannot be read; shorter ones are in every text
+SHORTEST_WORD = 3  # of a part that may be a secret; shorter ones are in every text
 
 
 def redacted(url: URL) -> str:
@@ -57,18 +57,19 @@ def _shown(pattern: re.Pattern[str], part: str) -> str:
 
 
 def secrets(given: str) -> list[str]:
-    """The secrets in a URL, in every way that they may be written, the longest first.
+    """What of a URL is not shown, in every way that it may be written, the longest first.
 
-    Of what cannot be read as a URL of a database, these are all its parts.
+    Passwords are; so is whatever stands between delimiters and is no part of `redacted`.
     """
     try:
         url = make_url(given)
     except (sqlalchemy.exc.ArgumentError, ValueError):
-        return _spellings(_fragments(given))
-    if url.get_backend_name() == "sqlite" and shown_path(url.database or "") != HIDDEN:
-        return []
-    doubtful = given.count("@") > 1 or HIDDEN in shown_host(url) + _database(url)
-    return _spellings(_fragments(given) if doubtful else passwords(url))
+        return _spellings([given, *_words(given)])
+    server = url.get_backend_name() in SERVERS and given.count("@") <= 1
+    if not server and url.get_backend_name() != "sqlite":
+        return _spellings([given, *_words(given)])
+    harmless = {*DELIMITERS.split(redacted(url)), url.get_backend_name()}
+    return _spellings([*passwords(url), *(w for w in _words(given) if w not in harmless)])
 
 
 def passwords(url: URL) -> list[str]:
@@ -82,10 +83,10 @@ def passwords(url: URL) -> list[str]:
     return found
 
 
-def _fragments(given: str) -> list[str]:
-    """All that may be a part of a secret: whatever stands between delimiters, and the whole."""
-    words = [word for word in DELIMITERS.split(given) if len(word) >= SHORTEST_FRAGMENT]
-    return [given, *(word for word in words if word not in SERVERS)]
+def _words(given: str) -> list[str]:
+    """Whatever stands between the delimiters of a URL, but for what is in every URL."""
+    found = [word for word in DELIMITERS.split(given) if len(word) >= SHORTEST_WORD]
+    return [word for word in found if word not in SERVERS]
 
 
 def _spellings(found: list[str]) -> list[str]:

@@ -19,7 +19,7 @@ from hpo.search.database.errors import explained
 from hpo.search.database.file_watch import FileWatch
 from hpo.search.database.filesystems import network_file_system
 from hpo.search.database.options import driver_arguments
-from hpo.search.database.redaction import redacted
+from hpo.search.database.redaction import redacted, shown_path
 
 PACKAGES = {  # where it is not the driver's name
     "psycopg": "'psycopg[binary]'",
@@ -184,7 +184,9 @@ def _file_lock(url: URL) -> Iterator[None]:
     """A lock file among the temporary files: opening the database itself would drop its locks."""
     path = Path(url.database or "").absolute()
     if not path.parent.is_dir():
-        raise StorageError(f"database {redacted(url)}: {path.parent} is not a folder; create it")
+        raise StorageError(
+            f"database {redacted(url)}: {shown_path(str(path.parent))} is not a folder; create it"
+        )
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
     with (Path(tempfile.gettempdir()) / f"hpo-{name}.lock").open("a") as file:
         until = time.monotonic() + LOCK_TIMEOUT_S

@@ -85,7 +85,7 @@ def _malformed(given: str) -> str:
         return "it stands in quotes; write it without them"
     if not separator:
         return _without_scheme(given)
-    if "://" in rest:
+    if "://" in rest.removeprefix("/file://"):
         return f"there are two URLs in it, or a raw :// in its password: {ENCODE}"
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_+]*", scheme):
         return f"it does not begin with a kind of database; {WRITE}"

@@ -9,7 +9,7 @@ from sqlalchemy import URL
 
 from hpo.errors import HpoError, StorageError
 from hpo.search.database.file_watch import FileLostError
-from hpo.search.database.redaction import redacted
+from hpo.search.database.redaction import redacted, shown_path
 from hpo.search.study import portable
 from hpo.search.study.budget import IDENTITY
 
@@ -45,10 +45,10 @@ def _kept(study: optuna.Study, url: URL, folder: Path) -> str:
     """Writes the copy from the file that is still open; what to do with it."""
     if problem := portable.write_copy(study, folder):
         return problem
-    copy = folder / portable.FILE
+    copy, path = folder / portable.FILE, shown_path(url.database or "")
     return (
-        f"all of the study until now is in {copy}: copy it to {url.database} (without a -wal file "
-        "next to it), and the same command continues"
+        f"all of the study until now is in {copy}: copy it to {path}, with no -wal file next to "
+        "it, and the same command continues"
     )
 
 
