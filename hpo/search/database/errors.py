@@ -119,14 +119,14 @@ CAUSES = (
         "check the options of the URL (sslmode, ssl_ca), and that the server offers TLS",
     ),
     Cause(
-        r"invalid (connection option|integer value|sslmode|.* value)|unexpected keyword|"
+        r"bad value for|invalid (connection option|integer value|sslmode|.* value)|unexpected keyword|"
         r"TypeError|unrecognized configuration|<2019>",
         "an option after the ? of its URL is not one that the driver knows",
         "check their names and values",
     ),
     Cause(
-        r"Connection refused|<(2002|2003|2006|2013)>|time(d)? ?out|No route|unreachable|"
-        r"server closed|reset by peer|No such file or directory|shutting down|starting up|<57P0",
+        r"Connection refused|<(2002|2003|2006|2013)>|timed out|timeout expired|"
+        r"connection timeout|No route|unreachable|server closed|reset by peer|No such file or directory|shutting down|starting up|<57P0",
         "no server answers there",
         "check that the server runs and lets you in",
     ),
@@ -137,7 +137,7 @@ def explained(url: URL, error: BaseException) -> str:
     """One sentence: the database, what is wrong with it, and the next step; no secret."""
     text = _words(error)
     found = _cause(text)
-    where = redacted(url.set(host=None, port=None) if found is UNKNOWN_HOST else url)
+    where = redacted(url._replace(host=None, port=None) if found is UNKNOWN_HOST else url)
     if found is None:
         return f"database {where}: cannot be used: {_first_line(url, text)}; {REST}"
     name = url.database if url.database and url.database in where else ""

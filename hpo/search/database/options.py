@@ -97,10 +97,8 @@ def _file(value: str) -> str:
 
 
 def _charset(value: str) -> str:
-    try:
-        import_module("pymysql.charset").charset_by_name(value)
-    except KeyError:
-        raise ValueError("a character set that the driver knows, such as utf8mb4") from None
+    if import_module("pymysql.charset").charset_by_name(value) is None:
+        raise ValueError("a character set that the driver knows, such as utf8mb4")
     return value
 
 
@@ -163,6 +161,12 @@ def _tls(url: URL, given: dict[str, Any]) -> dict[str, Any]:
     return {"ssl": {**tls, "check_hostname": verified and hostname, "verify_mode": verified}}
 
 
+LIBPQ_NUMBERS = (
+    *("connect_timeout", "tcp_user_timeout", "keepalives", "keepalives_idle"),
+    *("keepalives_interval", "keepalives_count", "sslcompression", "sslsni"),
+)
+
+
 def _psycopg(url: URL) -> dict[str, Any]:
     from psycopg import pq
 
@@ -170,6 +174,8 @@ def _psycopg(url: URL) -> dict[str, Any]:
     for key in url.query:
         if key not in known:
             raise _unknown(url, key, known)
+        if key in LIBPQ_NUMBERS and not re.fullmatch("-?[0-9]{1,9}", str(url.query[key])):
+            raise _refused(url, key, "must be a whole number")
     ours = {
         "connect_timeout": CONNECT_TIMEOUT_S,
         "tcp_user_timeout": 1000 * ANSWER_TIMEOUT_S,
