@@ -119,14 +119,15 @@ CAUSES = (
         "check the options of the URL (sslmode, ssl_ca), and that the server offers TLS",
     ),
     Cause(
-        r"bad value for|invalid (connection option|integer value|sslmode|.* value)|unexpected keyword|"
-        r"TypeError|unrecognized configuration|<2019>",
+        r"bad value for|invalid (connection option|integer value|sslmode|.* value)|"
+        r"unexpected keyword|TypeError|unrecognized configuration|<2019>",
         "an option after the ? of its URL is not one that the driver knows",
         "check their names and values",
     ),
     Cause(
         r"Connection refused|<(2002|2003|2006|2013)>|timed out|timeout expired|"
-        r"connection timeout|No route|unreachable|server closed|reset by peer|No such file or directory|shutting down|starting up|<57P0",
+        r"connection timeout|No route|unreachable|server closed|reset by peer|"
+        r"No such file or directory|shutting down|starting up|<57P0",
         "no server answers there",
         "check that the server runs and lets you in",
     ),

@@ -8,9 +8,12 @@ import difflib
 import math
 from typing import Any
 
+import optuna
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.trial import FrozenTrial
 from pydantic import ValidationError
 
+from hpo.search.study.space import distributions
 from hpo.specs import CategoricalParam, ConstantParam, FloatParam, IntParam, Param
 
 FIXED = "fixed_params"  # Optuna's own attribute of a trial that was enqueued
@@ -29,18 +32,38 @@ def parameter_problems(trial: FrozenTrial, space: dict[str, Param]) -> str:
     )
 
 
-def validation_problems(error: ValueError) -> str:
+def validation_problems(error: ValidationError) -> str:
     """What is wrong with a configuration as a whole."""
-    if not isinstance(error, ValidationError):
-        return (
-            "it was added with other distributions than those of the search space; use "
-            "study.enqueue_trial, which takes values alone"
-        )
     return "; ".join(
         f"{'.'.join(map(str, part['loc'])) or 'the configuration'} is {_quoted(part['input'])}, "
         f"and {part['msg'][:1].lower()}{part['msg'][1:]}"
         for part in error.errors(include_url=False)
     )
+
+
+def distribution_conflict(study: optuna.Study, space: dict[str, Param]) -> str:
+    """Which trial keeps Optuna from taking any more values of a parameter, and what to do."""
+    ours = distributions(space)
+    trials = study.get_trials(deepcopy=False)
+    number, name = next(
+        ((t.number, n) for t in trials for n, d in t.distributions.items() if _differs(d, ours, n)),
+        (None, "one parameter"),
+    )
+    trial = "a trial" if number is None else f"trial {number}"
+    return (
+        f"study {study.study_name}: {trial} was added with another distribution of {name} than the "
+        "search space has, and Optuna takes one for each name in a study; use --name NAME for a "
+        "new study, and study.enqueue_trial with values alone for what it is to try"
+    )
+
+
+def _differs(theirs: BaseDistribution, ours: dict[str, BaseDistribution], name: str) -> bool:
+    try:
+        if name in ours:
+            check_distribution_compatibility(theirs, ours[name])
+    except ValueError:
+        return True
+    return False
 
 
 def _problem(name: str, value: Any, space: dict[str, Param]) -> str:
@@ -69,7 +92,9 @@ def _allows(param: Param, value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _range(param: Param) -> str:
