@@ -87,9 +87,7 @@ def test_what_is_right_is_trained_as_it_is_and_the_rest_sampled(worker, with_kin
     assert set(asked.trial.params) == set(with_kinds.space) - {"lora_dropout"}
 
 
-def test_a_trial_of_other_distributions_ends_the_study(
-    worker, with_kinds, sqlite_url
-):
+def test_a_trial_of_other_distributions_ends_the_study(worker, with_kinds, sqlite_url):
     ledger = worker(with_kinds, sqlite_url)
     other = {"lora_r": FloatDistribution(0, 100)}
     ledger.study.add_trial(
