@@ -18,7 +18,8 @@ from hpo.plan import make_plan
 from hpo.scoring import score_study
 from hpo.screen import choose_screen
 from hpo.screen.scores import score_lines
-from hpo.search.database.urls import chosen, parse_url, redacted, scrubbed, variable
+from hpo.search.database.redaction import redacted, scrubbed
+from hpo.search.database.urls import chosen, given_text, parse_url, variable
 from hpo.session import dry_run, run_study
 from hpo.specs import StudySpec
 from hpo.units import parse_duration, parse_size
@@ -88,7 +89,7 @@ def _guarded(work: Callable[[], int], request: StudyRequest) -> int:
         _complain(f"{error.filename or 'file'}: {error.strerror}", as_json=request.as_json)
         return WRONG_INPUT
     except Exception:  # ours to mend; its traceback may quote what was passed around
-        text = scrubbed(traceback.format_exc(), chosen(request.storage))
+        text = scrubbed(traceback.format_exc(), given_text(request.storage))
         _complain(f"this is a bug in hpo; please report it:\n{text}", as_json=request.as_json)
         return BUG
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from sqlalchemy import URL
 
 from hpo.plan import Plan
-from hpo.search.database.urls import FILE_VARIABLE, redacted
+from hpo.search.database.urls import FILE_VARIABLE
 from hpo.search.ledger.summary import Summary
 
 STUDY_OPTIONS = frozenset(
@@ -56,7 +56,7 @@ def _shown(url: URL, command: Command) -> str:
     """The database as a shell takes it."""
     variable = command.storage_variable
     if variable is None:
-        return shlex.quote(redacted(url))
+        return shlex.quote(url.render_as_string(hide_password=True))  # typed, and without secrets
     return f'"$(cat "${variable}")"' if variable == FILE_VARIABLE else f'"${variable}"'
 
 

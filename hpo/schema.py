@@ -19,9 +19,10 @@ def schema(
 ) -> None:
     """Makes the tables."""
     from hpo.errors import HpoError
+    from hpo.search.database.redaction import redacted
     from hpo.search.database.storage import connect, exclusive, translated
     from hpo.search.database.tables import create
-    from hpo.search.database.urls import chosen, parse_url, redacted
+    from hpo.search.database.urls import chosen, parse_url
 
     try:
         url = parse_url(chosen(storage))

@@ -19,6 +19,7 @@ from hpo.search.runners.consult import consult
 from hpo.search.study import portable
 from hpo.search.study.budget import IDENTITY
 from hpo.search.study.fingerprint import fingerprint
+from hpo.search.study.loss import loss_explained
 from hpo.search.study.opening import find_study
 
 
@@ -51,6 +52,12 @@ def _score_study(plan: Plan, url: URL, count: int) -> Iterator[ScoredTrial]:
     spec = plan.spec
     prints = fingerprint(spec, data_digest=plan.data_digest, weights_digest=plan.weights_digest)
     study = find_study(spec, url, prints)
+    with loss_explained(study, url, plan.runs_dir):
+        yield from _scored(plan, study, count)
+
+
+def _scored(plan: Plan, study: optuna.Study, count: int) -> Iterator[ScoredTrial]:
+    spec = plan.spec
     chosen = {trial.number: trial for trial in _chosen(plan, study)[:count]}
     asked = [
         Score(order=scores.order_of(trial, spec, trial_folder(plan.runs_dir, number)))

@@ -22,6 +22,7 @@ from hpo.search.runners.consult import consult
 from hpo.search.runners.pool import Pool
 from hpo.search.study import portable
 from hpo.search.study.fingerprint import fingerprint
+from hpo.search.study.loss import loss_explained
 from hpo.search.study.opening import open_study
 from hpo.specs import CategoricalParam, ConstantParam, Param, Scalar, TrialConfig
 
@@ -55,6 +56,20 @@ def _run_study(
     study, leases = open_study(spec, url, prints, samples=plan.samples_per_trial)
     ledger = Ledger(study, spec, leases)
     own_folder(plan.runs_dir, ledger.identity)
+    with loss_explained(study, url, plan.runs_dir):
+        return _trained(plan, url, ledger, screen, command, timeout_s)
+
+
+def _trained(
+    plan: Plan,
+    url: URL,
+    ledger: Ledger,
+    screen: Screen,
+    command: Command,
+    timeout_s: float | None,
+) -> int:
+    """Trains, and sums up the study; the exit code."""
+    spec, study = plan.spec, ledger.study
     limits = spec.limits
     quota_bytes = limits.disk_gb * (1 << 30)
     keeper = Keeper(
@@ -73,7 +88,7 @@ def _run_study(
         if close == Close.COMPLETE:
             ledger.close()
         keeper.sweep(ledger.trials, now=True)
-        usage, total = leases.usage(), ledger.budget.trials
+        usage, total = ledger.leases.usage(), ledger.budget.trials
         return summarise(study, spec, usage, total=total, folder=str(plan.runs_dir))
 
     summary = insist(end, patience_s=limits.outage_seconds, say=lambda text: _note(screen, text))

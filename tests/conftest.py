@@ -15,7 +15,8 @@ from sqlalchemy import text
 
 from hpo.errors import StorageError
 from hpo.files import Options, load_study
-from hpo.search.database.urls import parse_url, redacted
+from hpo.search.database.redaction import redacted
+from hpo.search.database.urls import parse_url
 
 SERVERS = {
     "postgresql": ("HPO_TEST_POSTGRES", "postgresql://postgres@127.0.0.1:5432/postgres"),

@@ -163,6 +163,8 @@ class Driver:
             if time.monotonic() >= max(self._next_ask, self._trials.rest_until):
                 seen = self._trials.shown(slot)
                 asked = self._ledger.ask()
+                for reason in self._ledger.refused():
+                    self._trials.say(reason)
                 if asked is None:
                     self._next_ask = time.monotonic() + ASK_AGAIN_S
                     self._trials.spread()

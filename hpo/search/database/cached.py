@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, Engine
 
 from hpo.search.database import rows
+from hpo.search.database.limits import fitting
 from hpo.search.database.writes import Writes, create_waiting
 
 NUMBER = attrgetter("_number")
@@ -111,7 +112,7 @@ class StudyStorage(_CachedStorage):
         """Writes user attributes of a trial that has ended, which Optuna itself refuses to."""
         writes = Writes(trial_id)
         for key, value in attributes.items():
-            writes.attribute(key, value)
+            writes.attribute(key, fitting(value, self.engine))
         writes.annotate(self._backend.engine)
 
     def create_waiting(self, study_id: int) -> int:
@@ -143,6 +144,7 @@ class StudyStorage(_CachedStorage):
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         """An attribute."""
+        value = fitting(value, self.engine)
         if writes := self._collected(trial_id):
             writes.attribute(key, value)
         else:

@@ -27,6 +27,7 @@ from sqlalchemy.exc import IntegrityError
 from hpo import slurm
 from hpo.errors import StorageError
 from hpo.machine import process_stat
+from hpo.search.database.redaction import redacted
 from hpo.search.database.sightings import Sightings
 from hpo.search.database.tables import LEASES, USAGE
 from hpo.specs import Outcome
@@ -179,7 +180,7 @@ class Leases:
             elsewhere = host != self.host and _boot(row.place) != _boot(place())
             if elsewhere and row.expires_at > self._clock():
                 raise StorageError(
-                    f"database {self._engine.url.database}: host {host} works "
+                    f"database {redacted(self._engine.url)}: host {host} works "
                     "on it too, and SQLite serves one host; use PostgreSQL or MariaDB "
                     "(--storage), or, if that host has ended, try again in "
                     f"{row.expires_at - self._clock():.0f} s"

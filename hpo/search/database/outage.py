@@ -7,6 +7,7 @@ from typing import TypeVar
 import optuna
 import sqlalchemy
 
+from hpo.search.database.errors import cause
 from hpo.units import show_duration
 
 T = TypeVar("T")
@@ -93,7 +94,8 @@ class Outage:
         self._since = now if self._since is None else self._since
         self._again = now + self._wait_s
         self._wait_s = min(LONGEST_WAIT_S, 2 * self._wait_s)
-        return "the database cannot be used now; training goes on meanwhile" if first else ""
+        why = f" ({what})" if (what := cause(error)) else ""
+        return f"the database cannot be used now{why}; training goes on meanwhile" if first else ""
 
     def _succeeded(self) -> str:
         if self._since is None:

@@ -14,17 +14,23 @@ import sqlalchemy
 from optuna.storages import RDBStorage
 from sqlalchemy import URL, Engine, event, text
 
-from hpo.errors import StorageError
+from hpo.errors import HpoError, StorageError
+from hpo.search.database.errors import explained
+from hpo.search.database.file_watch import FileWatch
 from hpo.search.database.filesystems import network_file_system
-from hpo.search.database.urls import redacted, scrubbed
+from hpo.search.database.options import driver_arguments
+from hpo.search.database.redaction import redacted, shown_path
 
-PACKAGES = {"psycopg": "'psycopg[binary]'"}  # where it is not the driver's name
+PACKAGES = {  # where it is not the driver's name
+    "psycopg": "'psycopg[binary]'",
+    "psycopg2": "psycopg2-binary",
+    "mysqldb": "mysqlclient",
+    "mysqlconnector": "mysql-connector-python",
+    "mariadbconnector": "mariadb",
+}
 LOCK_TIMEOUT_S = 120
 LOCK_POLL_S = 0.05
 HELD = f"another process has been opening it for {LOCK_TIMEOUT_S} s; end it if it hangs"
-BUSY_TIMEOUT_S = 20
-CONNECT_TIMEOUT_S = 5
-ANSWER_TIMEOUT_S = 30
 PAUSE_TIMEOUT_S = 10  # within a transaction; they take milliseconds
 
 
@@ -35,25 +41,51 @@ def connect(url: URL) -> RDBStorage:
         StorageError: it cannot be reached, lacks its driver, is of another Optuna version, or is
             SQLite on a network file system.
     """
-    if url.get_backend_name() == "sqlite":
-        _refuse_network(url)
-    try:
+    with _explained(url):
+        if url.get_backend_name() == "sqlite":
+            _check_file(url)
+        bare, arguments = driver_arguments(url)
         with exclusive(url):
             storage = RDBStorage(
-                url.render_as_string(hide_password=False), engine_kwargs=_engine_kwargs(url)
+                bare.render_as_string(hide_password=False),
+                engine_kwargs={"connect_args": arguments, **_pool(url)},
             )
-    except ImportError as error:
-        package = PACKAGES.get(url.get_driver_name(), url.get_driver_name())
-        raise StorageError(
-            f"database {redacted(url)}: its driver is not installed; run pip install {package}"
-        ) from error
-    except (RuntimeError, sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError) as error:
-        raise StorageError(_why(url, error)) from error
-    _tune(storage.engine)
-    if url.get_backend_name() == "sqlite":
-        with storage.engine.connect() as connection:
-            connection.execute(text("PRAGMA journal_mode=WAL"))
+        _tune(storage.engine)
+        if url.get_backend_name() == "sqlite":
+            with storage.engine.connect() as connection:
+                connection.execute(text("PRAGMA journal_mode=WAL"))
+            FileWatch(Path(url.database or "")).attach(storage.engine)
     return storage
+
+
+@contextmanager
+def _explained(url: URL) -> Iterator[None]:
+    """Turns whatever a driver raises into a StorageError."""
+    try:
+        yield
+    except HpoError:
+        raise
+    except ImportError as error:
+        driver = url.get_driver_name()
+        raise StorageError(
+            f"database {redacted(url)}: its driver is not installed; run pip install "
+            f"{PACKAGES.get(driver, driver)}, or write the URL without +{driver}"
+        ) from error
+    except Exception as error:  # drivers raise TypeError, OSError and more for an option
+        raise StorageError(explained(url, error)) from error
+
+
+def _check_file(url: URL) -> None:
+    path = Path(url.database or "")
+    _refuse_network(url)
+    if path.is_dir():
+        raise StorageError(
+            f"database {redacted(url)}: cannot be used: it is a folder; add the name of a file"
+        )
+    if path.exists() and not path.is_file():
+        raise StorageError(
+            f"database {redacted(url)}: cannot be used: it is no regular file; give another path"
+        )
 
 
 def _refuse_network(url: URL) -> None:
@@ -71,54 +103,14 @@ def translated(url: URL) -> Iterator[None]:
     try:
         yield
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        why = _why(url, error)
-        raise StorageError(f"{why}; the same command goes on where this one ended") from error
-    except KeyError as error:
-        if "Record does not exist" not in str(error):
-            raise
-        raise StorageError(
-            f"database {redacted(url)}: the study was deleted while it ran; "
-            "the same command begins it anew"
-        ) from error
+        why = explained(url, error)
+        raise StorageError(f"{why}; the same command continues where this one ended") from error
 
 
-def _why(url: URL, error: Exception) -> str:
-    if isinstance(error, RuntimeError) and "version" in str(error).lower():
-        return (
-            f"database {redacted(url)}: written by another version of Optuna; run "
-            "`optuna storage upgrade` on a copy of it, or give an empty database by --storage"
-        )
-    cause = getattr(error, "orig", None) or error.__cause__ or error
-    cause = getattr(cause, "orig", None) or cause
-    first = (str(cause).strip() or type(cause).__name__).splitlines()[0]
-    if url.password:
-        first = first.replace(str(url.password), "***")
-    first = scrubbed(first, url.render_as_string(hide_password=False))
-    return (
-        f"database {redacted(url)}: cannot be used: {first}; check that it exists, that the "
-        "server runs and lets you in, and that there is space"
-    )
-
-
-def _engine_kwargs(url: URL) -> dict[str, object]:
+def _pool(url: URL) -> dict[str, Any]:
     if url.get_backend_name() == "sqlite":
-        return {"connect_args": {"timeout": BUSY_TIMEOUT_S}}
-    return {
-        "pool_pre_ping": True,
-        "pool_size": 2,
-        "connect_args": {"connect_timeout": CONNECT_TIMEOUT_S, **_answer_within(url)},
-    }
-
-
-def _answer_within(url: URL) -> dict[str, object]:
-    """A server that is unplugged says nothing: without a limit, one call would wait for ever."""
-    if url.get_backend_name() == "postgresql":
-        if url.get_driver_name() != "psycopg":
-            return {}
-        return {"tcp_user_timeout": 1000 * ANSWER_TIMEOUT_S, "keepalives_idle": ANSWER_TIMEOUT_S}
-    if url.get_driver_name() == "pymysql":
-        return {"read_timeout": ANSWER_TIMEOUT_S, "write_timeout": ANSWER_TIMEOUT_S}
-    return {}
+        return {}
+    return {"pool_pre_ping": True, "pool_size": 2}
 
 
 def _tune(engine: Engine) -> None:
@@ -158,7 +150,8 @@ def exclusive(url: URL) -> Iterator[None]:
         with _file_lock(url):
             yield
         return
-    engine = sqlalchemy.create_engine(url, connect_args={"connect_timeout": CONNECT_TIMEOUT_S})
+    bare, arguments = driver_arguments(url)
+    engine = sqlalchemy.create_engine(bare, connect_args=arguments)
     try:
         with engine.connect() as connection, _server_lock(connection, engine):
             yield
@@ -191,7 +184,9 @@ def _file_lock(url: URL) -> Iterator[None]:
     """A lock file among the temporary files: opening the database itself would drop its locks."""
     path = Path(url.database or "").absolute()
     if not path.parent.is_dir():
-        raise StorageError(f"database {redacted(url)}: {path.parent} is not a folder; create it")
+        raise StorageError(
+            f"database {redacted(url)}: {shown_path(str(path.parent))} is not a folder; create it"
+        )
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
     with (Path(tempfile.gettempdir()) / f"hpo-{name}.lock").open("a") as file:
         until = time.monotonic() + LOCK_TIMEOUT_S

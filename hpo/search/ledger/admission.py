@@ -14,10 +14,18 @@ from dataclasses import dataclass, field
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import ValidationError
 
+from hpo.errors import StorageError
 from hpo.search.database.cached import StudyStorage, storage_of
 from hpo.search.database.leases import Leases
 from hpo.search.database.writes import LeaseLostError
+from hpo.search.study.enqueued import (
+    REMEDY,
+    distribution_conflict,
+    parameter_problems,
+    validation_problems,
+)
 from hpo.search.study.space import suggest
 from hpo.specs import Param, TrialConfig
 
@@ -68,14 +76,30 @@ def asked_again(study: optuna.Study, space: dict[str, Param], trial_id: int) -> 
 
     Raises:
         UntrainableError: a parameter is outside of what the search space and LoRA allow.
+        StorageError: a trial of the study has another distribution of a parameter.
     """
     trial = optuna.Trial(study, trial_id)
-    attributes = trial.user_attrs
+    if why := parameter_problems(trial._cached_frozen_trial, space):
+        raise UntrainableError(trial_id, trial.number, f"{why}; {REMEDY}")
     try:
         config = suggest(trial, space)
-    except ValueError as error:  # pydantic's are, too
-        why = " ".join(str(error).splitlines()[:3])
+    except ValidationError as error:
+        why = validation_problems(error)
+        raise UntrainableError(trial_id, trial.number, f"{why}; {REMEDY}") from error
+    except ValueError as error:  # so would every other trial
+        raise StorageError(distribution_conflict(study, space)) from error
+    try:
+        return _asked(trial, config)
+    except (TypeError, ValueError, AttributeError) as error:
+        why = (
+            "one of its attributes attempt, seed_number, spent and earlier, which belong to hpo, "
+            "has a wrong type; enqueue it without them"
+        )
         raise UntrainableError(trial_id, trial.number, why) from error
+
+
+def _asked(trial: optuna.Trial, config: TrialConfig) -> Asked:
+    attributes = trial.user_attrs
     return Asked(
         trial=trial,
         config=config,

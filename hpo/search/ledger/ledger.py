@@ -57,6 +57,7 @@ class Ledger:
         self._orphans: dict[int, tuple[str, float]] = {}
         """Trials that are being taken over to be ended: why, and what they took of a device."""
         self._closing: set[int] = set()
+        self._refused: list[str] = []
         self._held_at_first: dict[int, tuple[str, int]] | None = None
         self._common = {"host": leases.host, "worker": leases.worker, "git_revision": revision()}
 
@@ -118,6 +119,12 @@ class Ledger:
     def _refuse(self, error: UntrainableError) -> None:
         """Ends a trial that somebody enqueued and nobody can train."""
         self._fail(error.trial_id, Outcome.DATA_ERROR, error.reason)
+        self._refused.append(error.reason)
+
+    def refused(self) -> list[str]:
+        """Why trials were refused since the last call."""
+        reasons, self._refused = self._refused, []
+        return reasons
 
     def report(self, asked: Asked, point: EvalPoint, *, replayed: bool) -> Ending | None:
         """Reports a point; an ending if the trial is to stop here.

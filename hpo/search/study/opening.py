@@ -12,8 +12,8 @@ from hpo.errors import StorageError
 from hpo.search.database import tables
 from hpo.search.database.cached import StudyStorage
 from hpo.search.database.leases import Leases
+from hpo.search.database.redaction import redacted
 from hpo.search.database.storage import connect, exclusive
-from hpo.search.database.urls import redacted
 from hpo.search.study import fingerprint
 from hpo.search.study.budget import wall_clock, write_budget
 from hpo.search.study.pruner import MedianPruner
@@ -113,10 +113,15 @@ def _hold_fingerprint(
     stored = study.user_attrs.get(FINGERPRINT)
     if stored is not None:
         fingerprint.hold(stored, prints, name=spec.name, where=where)
-    elif study.get_trials(deepcopy=False):
+    elif study.get_trials(deepcopy=False) or not _points_our_way(study, spec):
         raise StorageError(_not_ours(spec, where))
     study.set_user_attr(FINGERPRINT, json.loads(json.dumps(prints)))
     study.set_user_attr(SPEC, json.loads(spec.model_dump_json(exclude_defaults=True)))
+
+
+def _points_our_way(study: optuna.Study, spec: StudySpec) -> bool:
+    """Whether it has one objective in our direction: an empty study may be anybody's."""
+    return [d.name.lower() for d in study.directions] == [spec.objective.direction]
 
 
 def _enqueue_known(study: optuna.Study, spec: StudySpec) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import text
 from hpo.errors import FingerprintError, HpoError, StorageError
 from hpo.search.database import storage as storage_module
 from hpo.search.database.outage import is_away
+from hpo.search.database.redaction import redacted, scrubbed
 from hpo.search.database.storage import connect, exclusive
 from hpo.search.database.urls import (
     DEFAULT,
@@ -21,8 +22,6 @@ from hpo.search.database.urls import (
     VARIABLE,
     chosen,
     parse_url,
-    redacted,
-    scrubbed,
 )
 from hpo.specs import ConstantParam
 
