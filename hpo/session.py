@@ -51,8 +51,19 @@ def _run_study(
     plan: Plan, url: URL, screen: Screen, command: Command, timeout_s: float | None
 ) -> int:
     spec = plan.spec
-    prints = fingerprint(spec, data_digest=plan.data_digest, weights_digest=plan.weights_digest)
-    study, leases = open_study(spec, url, prints, samples=plan.samples_per_trial)
+    contents, notes = plan.contents, list(plan.notes)
+    prints = fingerprint(
+        spec, data_digest=contents.data, weights_digest=contents.weights, whole=contents.whole
+    )
+    study, leases = open_study(
+        spec,
+        url,
+        prints,
+        samples=plan.samples_per_trial,
+        former=contents.former,
+        say=notes.append,
+    )
+    plan = replace(plan, notes=tuple(notes))
     ledger = Ledger(study, spec, leases)
     own_folder(plan.runs_dir, ledger.identity)
     limits = spec.limits

@@ -75,5 +75,6 @@ def _example(root: Path, captions: Path, index: int, row: Any) -> Example:
         target=tidy(target),
         content=partial(image_digest, root / "images" / name),
         image=partial(load_image, root / "images" / name),
+        file=root / "images" / name,
         size=partial(image_size, root / "images" / name),
     )

@@ -1,7 +1,7 @@
 """Stages of a curriculum: which rows belong to which, and whether each has enough of them."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from hpo.data.examples import Example
@@ -51,6 +51,19 @@ def _places(stages: Sequence[str], counts: Counter[str], where: str) -> dict[str
                 raise DataError(f"{entry}: {name!r} is in two stages; name each once")
             places[name] = place
     return places
+
+
+def former_order(names: Collection[str]) -> tuple[str, ...]:
+    """Stages in the order that rows without `data.stages` had in earlier versions.
+
+    Numbers by size, then all words by the alphabet; empty for a single stage. Studies that were
+    made then optimised the last stage of this order.
+    """
+    numbers = sorted(
+        {name for name in names if name.isdecimal()}, key=lambda name: (int(name), name)
+    )
+    words = sorted({name for name in names if not name.isdecimal()})
+    return (*numbers, *words) if len(numbers) + len(words) > 1 else ()
 
 
 def check_sides(

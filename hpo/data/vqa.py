@@ -21,7 +21,7 @@ from typing import Any
 
 from hpo.data.examples import Example, Examples, capped, split, tidy
 from hpo.data.images import check_images, image_digest, image_size, load_image, source_of
-from hpo.data.stages import Labelled, check_sides, staged
+from hpo.data.stages import Labelled, check_sides, former_order, staged
 from hpo.errors import DataError, MissingError
 from hpo.specs import DataSpec
 
@@ -48,6 +48,7 @@ def read(data: DataSpec) -> Examples:
     folder = _folder(data)
     asked = [row for name, path in files.items() for row in _rows(path, contents[path], name)]
     stages = data.stages or _stages_of(asked)
+    former = former_order({row.stage for row in asked if row.stage})
     if not data.stages:
         asked = [replace(row, labels=(row.stage or "",)) for row in asked]
     rows = _examples(folder, asked)
@@ -56,7 +57,8 @@ def read(data: DataSpec) -> Examples:
         lacking="images of questions are missing",
         where=" and ".join(path.name for path in contents),
     )
-    return _split(data, rows, stages, contents.values())
+    examples = _split(data, rows, stages, contents.values())
+    return replace(examples, former_stages=former)
 
 
 def _split(
@@ -176,5 +178,6 @@ def _example(row: Asked, path: Path, picture: str, number: int) -> Example:
         target=row.answer,
         content=partial(image_digest, path),
         image=partial(load_image, path),
+        file=path,
         size=partial(image_size, path),
     )
