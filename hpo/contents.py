@@ -33,6 +33,14 @@ class Contents:
     former: dict[str, Any]
     """The order that stages and labels had in earlier versions, by fingerprint key."""
 
+    @property
+    def parts(self) -> dict[str, Any]:
+        """Digests of all but images by fingerprint key, as every runner must find them.
+
+        A broken image may be mended while a study runs: trials read it again.
+        """
+        return {"data": self.data, **{k: v for k, v in self.whole.items() if k != "images"}}
+
 
 def read_contents(
     folder: Path, examples: Examples, *, say: Callable[[str], None] = lambda text: None

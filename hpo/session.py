@@ -105,7 +105,13 @@ def _drive(
         return Close.COMPLETE, f"study {spec.name} is complete: nothing left to do"
     if spent := ledger.exhausted()[0]:
         return Close.BUDGET, _verdict(Close.BUDGET, spec.name, spent)
-    pool = Pool(spec, plan.placement, plan.runs_dir, zero_shot_known=ledger.knows_zero_shot())
+    pool = Pool(
+        spec,
+        plan.placement,
+        plan.runs_dir,
+        zero_shot_known=ledger.knows_zero_shot(),
+        contents=plan.contents.parts,
+    )
     driver = Driver(spec, ledger, pool, screen, keeper, timeout_s=timeout_s)
     try:
         with screen.running():
