@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import URL
 
 from hpo.errors import StorageError
@@ -23,7 +23,6 @@ from hpo.search.study.sampler import GatedTPESampler
 from hpo.search.study.space import distributions
 from hpo.specs import ConstantParam, StudySpec
 
-VALUELESS = (TrialState.WAITING, TrialState.FAIL)
 FINGERPRINT = "fingerprint"
 SPEC = "spec"
 
@@ -149,7 +148,7 @@ def _hold_fingerprint(
     if stored is not None:
         found = fingerprint.differences(stored, prints, former)
         replaced = bool(found) and found.keys() <= fingerprint.CONTENTS
-        if found and not (replaced and all(trial.state in VALUELESS for trial in trials)):
+        if found and not (replaced and not any(map(_has_value, trials))):
             raise fingerprint.refusal(found, name=spec.name, where=where)
         if replaced:
             note = (
@@ -163,6 +162,13 @@ def _hold_fingerprint(
     study.set_user_attr(FINGERPRINT, json.loads(json.dumps(prints)))
     study.set_user_attr(SPEC, json.loads(spec.model_dump_json(exclude_defaults=True)))
     return note
+
+
+def _has_value(trial: FrozenTrial) -> bool:
+    """Whether something was measured of it, or is about to be: an OOM may come before any value."""
+    if trial.state == TrialState.PRUNED:
+        return bool(trial.intermediate_values)
+    return trial.state in (TrialState.COMPLETE, TrialState.RUNNING)
 
 
 def _enqueue_known(study: optuna.Study, spec: StudySpec) -> None:
