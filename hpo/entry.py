@@ -20,6 +20,7 @@ from hpo.screen import choose_screen
 from hpo.screen.scores import score_lines
 from hpo.search.database.redaction import redacted, scrubbed
 from hpo.search.database.urls import chosen, given_text, parse_url, variable
+from hpo.search.events import Note
 from hpo.session import dry_run, run_study
 from hpo.specs import StudySpec
 from hpo.units import parse_duration, parse_size
@@ -106,6 +107,7 @@ def _execute(request: Request) -> int:
     machine = look()
     spec, notes = _load(request, machine, trials=request.trials, seed=request.seed)
     url = parse_url(chosen(request.storage))
+    screen = choose_screen(as_json=request.as_json, trials=spec.search.trials)
     plan = make_plan(
         spec,
         machine,
@@ -115,8 +117,8 @@ def _execute(request: Request) -> int:
         storage=redacted(url),
         runs_dir=request.runs_dir / spec.name,
         notes=notes,
+        say=lambda text: screen.show(Note(text=text)),
     )
-    screen = choose_screen(as_json=request.as_json, trials=spec.search.trials)
     if request.dry_run:
         return dry_run(plan, screen)
     return run_study(plan, url, screen, _command(request), timeout_s=limits.timeout_s)
@@ -128,6 +130,7 @@ def _execute_score(request: ScoreRequest) -> int:
     machine = look()
     spec, notes = _load(request, machine)
     url = parse_url(chosen(request.storage))
+    say: Callable[[str], None] = (lambda text: None) if request.as_json else print
     plan = make_plan(
         spec,
         machine,
@@ -137,8 +140,9 @@ def _execute_score(request: ScoreRequest) -> int:
         storage=redacted(url),
         runs_dir=request.runs_dir / spec.name,
         notes=notes,
+        say=say,
     )
-    found = score_study(plan, url, count=request.best)
+    found = score_study(plan, url, count=request.best, say=say)
     told = () if request.as_json else plan.notes
     for line in chain(told, score_lines(found, as_json=request.as_json)):
         print(line, flush=True)

@@ -6,13 +6,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hpo.contents import Contents, read_contents
 from hpo.data import Examples, read_examples
 from hpo.errors import HpoError, MissingError
 from hpo.machine import Machine
 from hpo.placement import Placement, place
 from hpo.specs import CategoricalParam, ConstantParam, Param, StudySpec
 from hpo.units import show_name, show_size, show_value
-from hpo.weights import digest, find_weights
+from hpo.weights import find_weights
 
 T = TypeVar("T")
 
@@ -39,8 +40,7 @@ class Plan:
     val_samples: int
     total_samples: int
     data_source: str
-    data_digest: str
-    weights_digest: str
+    contents: Contents
     storage: str
     """URL without password."""
     runs_dir: Path
@@ -108,8 +108,12 @@ def make_plan(
     storage: str,
     runs_dir: Path,
     notes: tuple[str, ...],
+    say: Callable[[str], None] = lambda text: None,
 ) -> Plan:
     """Checks weights, data, device and memory, all of them before it complains.
+
+    Args:
+        say: is told once, if files must be read that take long.
 
     Raises:
         HpoError: everything that is missing or does not fit, in one message.
@@ -140,8 +144,7 @@ def make_plan(
         val_samples=len(examples.val),
         total_samples=examples.total,
         data_source=examples.source,
-        data_digest=examples.digest,
-        weights_digest=digest(folder),
+        contents=read_contents(folder, examples, say=say),
         storage=storage,
         runs_dir=runs_dir,
         stages=_stages(examples),

@@ -12,7 +12,7 @@ twice a second: a runner that is silent for `limits.hang_seconds` hangs. One tha
 silent for so long exits without another word or file: its trial is another's by then.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, TypeAdapter
 
@@ -64,6 +64,9 @@ class Setup(Spec):
     """Trials at a time; None for as many as are measured to be worth it."""
     lanes: Lanes | None = None
     """What the runner before in this place took at a time; it is not measured again."""
+    contents: dict[str, Any] | None = None
+    """Digests of model and data files by fingerprint key, as the driver found them; a runner that
+    finds others fails to set up. Nothing is compared where it is None."""
 
 
 class Inspect(Spec):

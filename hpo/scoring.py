@@ -1,6 +1,6 @@
 """Wires one scoring of a study: plan, find, choose, let a runner answer, keep the scores."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,20 +38,30 @@ class ScoredTrial:
     """File of its answers, one a line."""
 
 
-def score_study(plan: Plan, url: URL, *, count: int) -> Iterator[ScoredTrial]:
+def score_study(
+    plan: Plan, url: URL, *, count: int, say: Callable[[str], None] = lambda text: None
+) -> Iterator[ScoredTrial]:
     """Scores the best `count` trials whose adapters are on this disk, best first.
+
+    Args:
+        say: is told once, if the study does not store all that should be compared.
 
     Raises:
         HpoError: what the user can mend.
     """
     with translated(url):
-        yield from _score_study(plan, url, count)
+        yield from _score_study(plan, url, count, say)
 
 
-def _score_study(plan: Plan, url: URL, count: int) -> Iterator[ScoredTrial]:
+def _score_study(
+    plan: Plan, url: URL, count: int, say: Callable[[str], None]
+) -> Iterator[ScoredTrial]:
     spec = plan.spec
-    prints = fingerprint(spec, data_digest=plan.data_digest, weights_digest=plan.weights_digest)
-    study = find_study(spec, url, prints)
+    contents = plan.contents
+    prints = fingerprint(
+        spec, data_digest=contents.data, weights_digest=contents.weights, whole=contents.whole
+    )
+    study = find_study(spec, url, prints, former=contents.former, say=say)
     with loss_explained(study, url, plan.runs_dir):
         yield from _scored(plan, study, count)
 

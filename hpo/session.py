@@ -52,8 +52,19 @@ def _run_study(
     plan: Plan, url: URL, screen: Screen, command: Command, timeout_s: float | None
 ) -> int:
     spec = plan.spec
-    prints = fingerprint(spec, data_digest=plan.data_digest, weights_digest=plan.weights_digest)
-    study, leases = open_study(spec, url, prints, samples=plan.samples_per_trial)
+    contents, notes = plan.contents, list(plan.notes)
+    prints = fingerprint(
+        spec, data_digest=contents.data, weights_digest=contents.weights, whole=contents.whole
+    )
+    study, leases = open_study(
+        spec,
+        url,
+        prints,
+        samples=plan.samples_per_trial,
+        former=contents.former,
+        say=notes.append,
+    )
+    plan = replace(plan, notes=tuple(notes))
     ledger = Ledger(study, spec, leases)
     own_folder(plan.runs_dir, ledger.identity)
     with loss_explained(study, url, plan.runs_dir):
@@ -109,7 +120,13 @@ def _drive(
         return Close.COMPLETE, f"study {spec.name} is complete: nothing left to do"
     if spent := ledger.exhausted()[0]:
         return Close.BUDGET, _verdict(Close.BUDGET, spec.name, spent)
-    pool = Pool(spec, plan.placement, plan.runs_dir, zero_shot_known=ledger.knows_zero_shot())
+    pool = Pool(
+        spec,
+        plan.placement,
+        plan.runs_dir,
+        zero_shot_known=ledger.knows_zero_shot(),
+        contents=plan.contents.parts,
+    )
     driver = Driver(spec, ledger, pool, screen, keeper, timeout_s=timeout_s)
     try:
         with screen.running():

@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import Image
 
@@ -23,6 +24,8 @@ class Example:
     """Changes when the image or the text does; reads no pixels."""
     image: Callable[[], Image.Image] | None = None
     """Loads the image (RGB); raises DataError if it is missing or broken. None for a text."""
+    file: Path | None = None
+    """Its image file, where there is one."""
     picture: str = ""
     """Name of its image, where several examples share one."""
     size: Callable[[], tuple[int, int]] | None = None
@@ -52,6 +55,8 @@ class Examples:
     """Names of the stages of a curriculum, in their order; empty where there is but one."""
     notes: tuple[str, ...] = ()
     """What is doubtful about the data and does not stop a study; shown before it starts."""
+    former_stages: tuple[str, ...] = ()
+    """Their order by the rule of earlier versions, where that may differ: see `former_order`."""
 
 
 def tidy(text: str) -> str:

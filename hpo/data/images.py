@@ -1,12 +1,12 @@
 """Images of a data folder: found, checked by their headers, read late."""
 
-import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from hpo.digests import file_digest
 from hpo.errors import DataError
 
 SHOWN = 3  # names in a message
@@ -91,9 +91,9 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def image_digest(path: Path) -> str:
-    """Changes when the file does."""
+    """SHA-256 of the file, which changes when the file does."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return file_digest(path)
     except OSError:
         return "not there"
 

@@ -83,6 +83,7 @@ def _example(images: Path, there: ImageNames, place: str, row: Any) -> tuple[Pat
         target=tidy(target),
         content=partial(image_digest, path),
         image=partial(load_image, path),
+        file=path,
         size=partial(image_size, path),
     )
     return path, example

@@ -1,8 +1,9 @@
 """Stages of a curriculum: which rows belong to which, and whether each has enough of them."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 
 from hpo.data.examples import Example
 from hpo.errors import DataError
@@ -58,6 +59,18 @@ def _places(stages: Sequence[str], counts: Counter[str], where: str) -> dict[str
 def _listed(counts: Counter[str]) -> str:
     shown = [f"{show_name(label)} ({count})" for label, count in sorted(counts.items())[:SHOWN]]
     return ", ".join([*shown, *(["..."] if len(counts) > SHOWN else [])]) or "none"
+
+
+def former_order(names: Collection[str]) -> tuple[str, ...]:
+    """Stages in the order that rows without `data.stages` had in earlier versions.
+
+    Numbers by size, then all words by the alphabet; empty for a single stage. Studies that were
+    made then optimised the last stage of this order.
+    """
+    digits = {name for name in names if name.isdecimal()}
+    numbers = sorted(digits, key=lambda name: (Decimal(name), name))  # int has a limit of digits
+    words = sorted({name for name in names if not name.isdecimal()})
+    return (*numbers, *words) if len(numbers) + len(words) > 1 else ()
 
 
 def check_sides(

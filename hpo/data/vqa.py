@@ -25,7 +25,7 @@ from hpo.data.image_names import ImageNames, image_name
 from hpo.data.images import check_images, image_digest, image_size, load_image, source_of
 from hpo.data.json_text import read_json
 from hpo.data.stage_order import ordered_stages
-from hpo.data.stages import Labelled, check_sides, staged
+from hpo.data.stages import Labelled, check_sides, former_order, staged
 from hpo.data.text_file import read_file
 from hpo.errors import DataError, MissingError
 from hpo.specs import DataSpec
@@ -56,6 +56,7 @@ def read(data: DataSpec) -> Examples:
     folder = _folder(data)
     asked = [row for name, path in files.items() for row in _rows(path, contents[path], name)]
     stages = data.stages or _stages_of(asked, str(data.root))
+    former = former_order({row.stage for row in asked if row.stage})
     notes = _left_out(asked) if stages and not data.stages else ()
     if not data.stages:
         asked = [replace(row, labels=(row.stage or "",)) for row in asked]
@@ -65,7 +66,8 @@ def read(data: DataSpec) -> Examples:
         lacking="images of questions are missing",
         where=" and ".join(path.name for path in contents),
     )
-    return replace(_split(data, rows, stages, contents.values()), notes=notes)
+    examples = _split(data, rows, stages, contents.values())
+    return replace(examples, former_stages=former, notes=notes)
 
 
 def _split(
@@ -191,5 +193,6 @@ def _example(row: Asked, path: Path, picture: str, number: int) -> Example:
         target=row.answer,
         content=partial(image_digest, path),
         image=partial(load_image, path),
+        file=path,
         size=partial(image_size, path),
     )

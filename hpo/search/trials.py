@@ -67,7 +67,7 @@ class Trials:
             number=asked.number,
             seed_number=asked.seed_number,
             config=asked.config,
-            study=self._ledger.identity,
+            study=self._ledger.checkpoint_key,
             folder=str(self._keeper.folder(asked.number)),
             earlier=tuple(str(self._keeper.folder(n)) for n in earlier),
             checkpoints=self._keeper.has_room,

@@ -11,8 +11,9 @@ import torch
 from torch.utils import deterministic
 
 import hpo
+from hpo.contents import read_contents
 from hpo.data import Examples, read_examples
-from hpo.errors import HpoError, MissingError
+from hpo.errors import DataError, HpoError, MissingError
 from hpo.protocol import BaseFacts, Setup
 from hpo.specs import Objective
 from hpo.training.base.forward import Forward, alone, compute
@@ -27,6 +28,7 @@ from hpo.training.memory.probe import count, one_row_order
 from hpo.training.tasks import Source, Task, load_task
 from hpo.training.trial.evaluate import evaluate
 from hpo.training.trial.trial import Bench, new_adapter
+from hpo.weights import find_weights
 
 BASE_DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "float16": torch.float16}
 ADAPTER_DTYPES = {"float32": torch.float32, "bf16": torch.float32, "float16": torch.float16}
@@ -125,7 +127,23 @@ def _load(setup: Setup, examples: Examples, device: torch.device) -> Task:
         ahead_bytes=0 if limited and device.type == "cpu" else AHEAD_BYTES,  # threads take space
         last_n=study.last_n,
     )
-    return load_task(study.task, source)
+    task = load_task(study.task, source)
+    _compare_contents(setup, examples)  # after loading: what has been read is what is compared
+    return task
+
+
+def _compare_contents(setup: Setup, examples: Examples) -> None:
+    """Raises DataError where model or data are not what the driver, or another runner, has read."""
+    if not setup.contents:
+        return
+    model = setup.study.model
+    parts = read_contents(find_weights(model.name, model.revision), examples).parts
+    wanted = setup.contents
+    if changed := [key for key in parts | wanted if parts.get(key) != wanted.get(key)]:
+        raise DataError(
+            f"{' and '.join(changed)}: changed since this command started, so its runners would "
+            "not train on the same; type the same command again, or restore the files"
+        )
 
 
 def verify(task: Task, base: LoraBase) -> list[str]:

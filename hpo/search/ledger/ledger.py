@@ -33,12 +33,11 @@ from hpo.search.ledger.diagnosis import DIAGNOSIS, diagnose
 from hpo.search.ledger.endings import OBSERVATION, Ending
 from hpo.search.ledger.outcomes import CONSEQUENCES
 from hpo.search.ledger.revision import revision
-from hpo.search.study.budget import IDENTITY, Budget, read_budget, wall_clock
+from hpo.search.study.budget import CONTENTS, IDENTITY, ZERO_SHOT, Budget, read_budget, wall_clock
 from hpo.search.study.pruner import MedianPruner, Verdict
 from hpo.specs import EvalPoint, Observation, Outcome, StudySpec
 
-ZERO_SHOT = "zero_shot"  # study attributes
-GENERATES = "generates"
+GENERATES = "generates"  # study attribute
 
 
 class Ledger:
@@ -48,6 +47,8 @@ class Ledger:
         self.study = study
         self.leases = leases
         self.identity = str(study.user_attrs[IDENTITY])
+        self.checkpoint_key = self.identity + str(study.user_attrs.get(CONTENTS, ""))
+        """What its checkpoints carry: none of another study or of other contents is used."""
         self.budget: Budget = read_budget(study, self.identity)
         self.objective = spec.objective
         self._spec = spec
@@ -70,7 +71,7 @@ class Ledger:
 
     def knows_zero_shot(self) -> bool:
         """Whether the base alone has been evaluated."""
-        return ZERO_SHOT in self.study.user_attrs
+        return self.study.user_attrs.get(ZERO_SHOT) is not None
 
     def exhausted(self) -> tuple[str, float]:
         """(which bound of time the study has reached, or nothing; seconds until then).

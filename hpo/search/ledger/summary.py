@@ -11,8 +11,9 @@ from hpo.search.database.leases import Usage
 from hpo.search.ledger.admission import FINISHED
 from hpo.search.ledger.diagnosis import DIAGNOSIS
 from hpo.search.ledger.keeper import best
-from hpo.search.ledger.ledger import GENERATES, ZERO_SHOT
+from hpo.search.ledger.ledger import GENERATES
 from hpo.search.ledger.outcomes import CONSEQUENCES
+from hpo.search.study.budget import ZERO_SHOT
 from hpo.specs import Outcome, StudySpec
 
 TOP = 5

@@ -4,9 +4,10 @@ import os
 import selectors
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hpo.errors import HpoError
 from hpo.placement import Placement
@@ -61,11 +62,18 @@ class Pool:
     """All runners of this driver."""
 
     def __init__(
-        self, study: StudySpec, placement: Placement, runs_dir: Path, *, zero_shot_known: bool
+        self,
+        study: StudySpec,
+        placement: Placement,
+        runs_dir: Path,
+        *,
+        zero_shot_known: bool,
+        contents: Mapping[str, Any] | None = None,
     ) -> None:
         self._study = study
         self._placement = placement
         self._runs_dir = runs_dir
+        self._contents = dict(contents) if contents else None
         self._selector = selectors.DefaultSelector()
         self._closing = False
         self.zero_shot_known = zero_shot_known
@@ -196,6 +204,7 @@ class Pool:
                 pack=self._placement.pack,
                 lanes=lanes,
                 cache_dir=str(self._runs_dir.parent / CACHE),
+                contents=self._contents,
             )
         )
         return process

@@ -15,6 +15,8 @@ from hpo.units import show_duration
 BUDGET = "budget"  # study attributes
 BEGAN = "began"
 IDENTITY = "identity"
+CONTENTS = "contents"  # absent for the contents that the study was made with
+ZERO_SHOT = "zero_shot"
 HOUR_S = 3600.0
 
 
@@ -66,6 +68,16 @@ def write_budget(study: optuna.Study, spec: StudySpec, clock: Callable[[], float
         study.set_user_attr(BEGAN, clock())
     if IDENTITY not in study.user_attrs:  # another study of this name is another study
         study.set_user_attr(IDENTITY, uuid.uuid4().hex)
+
+
+def begin_contents(study: optuna.Study) -> None:
+    """Notes that the study has other contents from now on.
+
+    Checkpoints that were trained on those before are not used, and the base is evaluated again.
+    """
+    study.set_user_attr(CONTENTS, uuid.uuid4().hex)
+    if ZERO_SHOT in study.user_attrs:
+        study.set_user_attr(ZERO_SHOT, None)
 
 
 def read_budget(study: optuna.Study, identity: str) -> Budget:

@@ -2,10 +2,12 @@
 
 import json
 import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import URL
 
 from hpo.errors import StorageError
@@ -15,7 +17,7 @@ from hpo.search.database.leases import Leases
 from hpo.search.database.redaction import redacted
 from hpo.search.database.storage import connect, exclusive
 from hpo.search.study import fingerprint
-from hpo.search.study.budget import wall_clock, write_budget
+from hpo.search.study.budget import begin_contents, wall_clock, write_budget
 from hpo.search.study.pruner import MedianPruner
 from hpo.search.study.sampler import GatedTPESampler
 from hpo.search.study.space import distributions
@@ -26,13 +28,21 @@ SPEC = "spec"
 
 
 def open_study(
-    spec: StudySpec, url: URL, prints: dict[str, Any], *, samples: int
+    spec: StudySpec,
+    url: URL,
+    prints: dict[str, Any],
+    *,
+    samples: int,
+    former: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> tuple[optuna.Study, Leases]:
     """The study of that name in the database, made if it is not there, and its leases.
 
     Args:
         prints: what makes its values comparable (`fingerprint.fingerprint`).
         samples: samples that a trial sees in all, for the pruner's warm-up.
+        former: orders of stages and labels by the rules of earlier versions.
+        say: is told once what could not be compared, or was replaced.
 
     Raises:
         StorageError: the database cannot be used.
@@ -60,7 +70,8 @@ def open_study(
         tables.create(storage.engine)
         new = FINGERPRINT not in study.user_attrs
         tables.begin_study(storage.engine, study._study_id, new=new)
-        _hold_fingerprint(study, spec, prints, redacted(url))
+        if note := _hold_fingerprint(study, spec, prints, former or {}, redacted(url)):
+            say(note)
         write_budget(study, spec, wall_clock)
         with warnings.catch_warnings():  # experimental in Optuna; a name for the dashboard's axis
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -70,8 +81,18 @@ def open_study(
     return study, leases
 
 
-def find_study(spec: StudySpec, url: URL, prints: dict[str, Any]) -> optuna.Study:
+def find_study(
+    spec: StudySpec,
+    url: URL,
+    prints: dict[str, Any],
+    *,
+    former: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> optuna.Study:
     """The study of that name, which is there already; nothing is made or changed.
+
+    Args:
+        prints, former, say: as for `open_study`.
 
     Raises:
         StorageError: the database cannot be used, or there is no such study in it.
@@ -92,7 +113,8 @@ def find_study(spec: StudySpec, url: URL, prints: dict[str, Any]) -> optuna.Stud
     stored = study.user_attrs.get(FINGERPRINT)
     if stored is None:
         raise StorageError(_not_ours(spec, where))
-    fingerprint.hold(stored, prints, name=spec.name, where=where)
+    if note := fingerprint.hold(stored, prints, name=spec.name, where=where, former=former):
+        say(note)
     return study
 
 
@@ -107,16 +129,46 @@ def _after_warmup(spec: StudySpec, samples: int) -> int:
 
 
 def _hold_fingerprint(
-    study: optuna.Study, spec: StudySpec, prints: dict[str, Any], where: str
-) -> None:
-    """Holds what is stored against ours, or stores ours."""
+    study: optuna.Study,
+    spec: StudySpec,
+    prints: dict[str, Any],
+    former: Mapping[str, Any],
+    where: str,
+) -> str:
+    """Compares what is stored with ours and stores ours; what there is to say of it, or nothing.
+
+    Other contents take the place of those stored while no trial has a value that they explain:
+    a broken image can be mended before the first trial has ended.
+    """
     stored = study.user_attrs.get(FINGERPRINT)
-    if stored is not None:
-        fingerprint.hold(stored, prints, name=spec.name, where=where)
-    elif study.get_trials(deepcopy=False) or not _points_our_way(study, spec):
+    trials = study.get_trials(deepcopy=False)
+    if stored is None and (trials or not _points_our_way(study, spec)):
         raise StorageError(_not_ours(spec, where))
+    note = ""
+    if stored is not None:
+        found = fingerprint.differences(stored, prints, former)
+        replaced = bool(found) and found.keys() <= fingerprint.CONTENTS
+        if found and not (replaced and not any(map(_has_value, trials))):
+            raise fingerprint.refusal(found, name=spec.name, where=where)
+        if replaced:
+            note = (
+                f"study {spec.name}: {'; '.join(found.values())}; no trial has a value yet, so the "
+                "study continues with what is there now"
+            )
+        else:
+            note = fingerprint.not_compared(stored, prints, former, name=spec.name)
+        if replaced or fingerprint.renumbered(stored, prints, former):
+            begin_contents(study)
     study.set_user_attr(FINGERPRINT, json.loads(json.dumps(prints)))
     study.set_user_attr(SPEC, json.loads(spec.model_dump_json(exclude_defaults=True)))
+    return note
+
+
+def _has_value(trial: FrozenTrial) -> bool:
+    """Whether something was measured of it, or is about to be: an OOM may come before any value."""
+    if trial.state == TrialState.PRUNED:
+        return bool(trial.intermediate_values)
+    return trial.state in (TrialState.COMPLETE, TrialState.RUNNING)
 
 
 def _points_our_way(study: optuna.Study, spec: StudySpec) -> bool:

@@ -3,18 +3,19 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import PIL
 import torch
 import transformers
-from torch import nn
+from torch import Tensor, nn
 
+import hpo
+from hpo.digests import THREADS
 from hpo.errors import MissingError
 from hpo.specs import ModelSpec
 from hpo.weights import find_weights
-
-SAMPLE = 4096  # values of a tensor, at each end, that go into a digest
 
 
 def load_pretrained(
@@ -66,6 +67,7 @@ def identity_of(tower: nn.Module, config: Any, preprocessing: str, **more: str) 
     """All that the outputs of a frozen module depend on but the image or text, as text."""
     device = next(tower.parameters()).device
     parts = {
+        "hpo": hpo.__version__,
         "transformers": transformers.__version__,
         "torch": torch.__version__,
         "device": str(torch.cuda.get_device_name(device) if device.type == "cuda" else device),
@@ -81,11 +83,17 @@ def identity_of(tower: nn.Module, config: Any, preprocessing: str, **more: str) 
 
 
 def _digest(module: nn.Module) -> str:
-    """Identifies weights: of every tensor name, shape, type and its first and last values."""
-    state = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        flat = tensor.flatten()
-        ends = torch.cat([flat[:SAMPLE], flat[-SAMPLE:]]).float().cpu()
-        state.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        state.update(ends.numpy().tobytes())
-    return state.hexdigest()
+    """Digest of weights: of the name, shape, type and all values of every tensor."""
+    tensors = module.state_dict()
+    with ThreadPoolExecutor(THREADS) as threads:  # hashlib releases the interpreter's lock
+        digests = list(threads.map(_tensor_digest, tensors.values()))
+    named = [
+        (name, list(tensor.shape), str(tensor.dtype), digest)
+        for (name, tensor), digest in zip(tensors.items(), digests, strict=True)
+    ]
+    return hashlib.sha256(json.dumps(named).encode()).hexdigest()
+
+
+def _tensor_digest(tensor: Tensor) -> str:
+    content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+    return hashlib.sha256(content.numpy().data).hexdigest()
