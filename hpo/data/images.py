@@ -70,8 +70,8 @@ def check_images(paths: Iterable[Path], *, lacking: str, where: str) -> None:
         )
 
 
-def check_pixels(examples: Iterable[Example]) -> None:
-    """Decodes every image of the examples once, several at a time; keeps nothing.
+def check_pixels(examples: Iterable[Example]) -> int:
+    """Decodes every image of the examples once, several at a time; how many there are.
 
     Raises:
         DataError: images cannot be read; names the first ones and says how many there are.
@@ -80,6 +80,7 @@ def check_pixels(examples: Iterable[Example]) -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         problems = dict(zip(unique, pool.map(_pixel_problem, unique.values()), strict=True))
     raise_problems({name: why for name, why in problems.items() if why}, len(unique))
+    return len(unique)
 
 
 def raise_problems(problems: Mapping[str, str], total: int) -> None:

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.search.database.cached import StudyStorage, storage_of
 from hpo.search.database.leases import Leases
 from hpo.search.database.writes import LeaseLostError
+from hpo.search.ledger.retries import first_number
 from hpo.search.study.space import suggest
 from hpo.specs import Param, TrialConfig
 
@@ -79,7 +80,7 @@ def asked_again(study: optuna.Study, space: dict[str, Param], trial_id: int) -> 
     return Asked(
         trial=trial,
         config=config,
-        seed_number=_first(trial),
+        seed_number=first_number(trial),
         attempt=int(attributes.get("attempt", 1)),
         spent={str(kind): int(count) for kind, count in attributes.get("spent", {}).items()},
         earlier=tuple(int(number) for number in attributes.get("earlier", ())),
@@ -125,7 +126,7 @@ class Admission:
         alive = [t for t in trials if t.state != TrialState.FAIL]
         if len(alive) < total:
             return False
-        return sum(number < asked.seed_number for number in set(map(_first, alive))) >= total
+        return sum(number < asked.seed_number for number in set(map(first_number, alive))) >= total
 
     def _take(self, waiting: int, room: int) -> int | None:
         """A waiting trial of ours: retries come first, then the oldest; else a new one."""
@@ -157,13 +158,8 @@ class Admission:
         return storage_of(self._study)
 
 
-def _first(trial: optuna.Trial | FrozenTrial) -> int:
-    """Number of the first attempt of a trial's configuration."""
-    return int(trial.user_attrs.get("seed_number", trial.number))
-
-
 def _makes_needless(trial: FrozenTrial, asked: Asked) -> bool:
     """Whether an older trial is the same retry, or its configuration finished with it."""
-    if _first(trial) != asked.seed_number:
+    if first_number(trial) != asked.seed_number:
         return False
     return trial.state in FINISHED or trial.user_attrs.get("retry_of") in asked.earlier[:1]
