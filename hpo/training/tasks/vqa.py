@@ -165,7 +165,7 @@ class Answering:
             return self._pixels.read(example), self._grid(example)
 
         def forward(inputs: Sequence[tuple[Tensor, tuple[int, int, int]]]) -> Sequence[Tensor]:
-            return [self._seen(pixels, torch.tensor([grid])) for pixels, grid in inputs]
+            return [self._seen(tower, pixels, torch.tensor([grid])) for pixels, grid in inputs]
 
         return Prefix(identity=known, read=read, forward=forward)
 
@@ -179,9 +179,9 @@ class Answering:
 
         return undo
 
-    def _seen(self, pixels: Tensor, grids: Tensor) -> Tensor:
+    def _seen(self, tower: nn.Module, pixels: Tensor, grids: Tensor) -> Tensor:
         """What the vision tower makes of images (N, D): patches (P, ...), grids (B, 3)."""
-        tower, device = self._stock.model.visual, self._stock.device
+        device = self._stock.device
         seen = tower(pixels.to(device, self._stock.dtype), grid_thw=grids.to(device))
         features: Tensor = seen.pooler_output
         return features
@@ -250,7 +250,7 @@ class Answering:
         """The tokens of a batch (B, T, D), and those of them that are of images (N, D)."""
         features = batch.get("features")
         if features is None:
-            features = self._seen(batch["pixels"], batch["grids"])
+            features = self._seen(self._stock.model.visual, batch["pixels"], batch["grids"])
         words_BTD = self._stock.model.get_input_embeddings()(batch["input_ids"])
         flat = words_BTD.flatten(0, 1)
         flat = flat.index_copy(0, batch["image_at"], features.to(flat.dtype))
