@@ -20,6 +20,7 @@ from hpo.errors import DataError
 
 SHOWN = 3  # names in a message
 SOURCE = re.compile(r"^P\d+")
+DECODERS = 8  # threads; the largest images take half a gigabyte each
 MAX_PIXELS = 178_956_970  # where Pillow, too, refuses an image as a decompression bomb
 Image.MAX_IMAGE_PIXELS = None  # it would warn from half of that on, and warnings may be errors
 
@@ -77,7 +78,7 @@ def check_pixels(examples: Iterable[Example]) -> int:
         DataError: images cannot be read; names the first ones and says how many there are.
     """
     unique = {one.image_name: one for one in examples if one.image is not None}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(min(DECODERS, os.cpu_count() or 1)) as pool:
         problems = dict(zip(unique, pool.map(_pixel_problem, unique.values()), strict=True))
     raise_problems({name: why for name, why in problems.items() if why}, len(unique))
     return len(unique)
@@ -124,6 +125,8 @@ def _pixel_problem(example: Example) -> str:
         return ""
     except DataError as error:
         return str(error)
+    except MemoryError:
+        return f"{example.name}: its image does not fit into the memory; scale it down"
 
 
 def load_image(path: Path) -> Image.Image:

@@ -8,6 +8,7 @@ the image. Sixteen bits are scaled by their full range, as the formats define it
 """
 
 import struct
+import warnings
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -35,6 +36,8 @@ DARK = 16  # of 256 levels: 12 bits or fewer stored in 16 reach no further
 LOW_BITS = {"L;2": 85, "L;4": 17}  # raw modes, and what their values are multiplied by
 TOLERANCE = 2  # levels by which sRGB profiles of different makers differ
 PHOTOMETRIC, SAMPLE_FORMAT = 262, 339  # TIFF tags
+
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of metadata: damaged pixels are errors
 
 
 class RenderingError(ValueError):
