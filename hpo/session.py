@@ -7,6 +7,8 @@ from dataclasses import replace
 from sqlalchemy import URL
 
 from hpo import slurm
+from hpo.data import read_examples
+from hpo.data.images import check_pixels
 from hpo.hints import Command, next_commands
 from hpo.plan import Plan
 from hpo.protocol import Inspect, Inspected, Ready
@@ -175,18 +177,22 @@ def _verdict(close: Close, name: str, reason: str) -> str:
 
 
 def dry_run(plan: Plan, screen: Screen) -> int:
-    """Loads the base in one runner and says what a trial would cost; stores nothing.
+    """Decodes every image, loads the base in one runner, says what a trial costs; stores nothing.
 
     Raises:
         HpoError: what the user can mend.
     """
     screen.plan(plan, None)
+    examples = read_examples(plan.spec.data)
+    images = check_pixels([*examples.train, *examples.val])  # a runner may have a cache of them
     asked = [Inspect(configs=_corners(plan))]
     with closing(consult(plan.spec, plan.placement, plan.runs_dir, asked)) as events:
         for event in events:
             match event:
                 case Ready():
                     checks = event.facts.checks
+                    if images:
+                        checks = (f"{images} images decoded", *checks)
                 case Inspected():
                     screen.costs(plan, event.costs, checks)
                     break

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hpo.data import Examples
+from hpo.data.images import raise_problems
 from hpo.errors import DataError
 from hpo.protocol import Setup
 from hpo.training.base.features import Features, build
@@ -23,7 +24,11 @@ ROUGH = 0.05  # the same in half precision, where it hangs on what is beside a r
 
 
 def cache_features(bench: Bench, examples: Examples, setup: Setup) -> str:
-    """Computes the frozen prefix once for all trials, where no adapter touches it; says so."""
+    """Computes the frozen prefix once for all trials, where no adapter touches it; says so.
+
+    Raises:
+        DataError: images cannot be read; names the first ones.
+    """
     task, limits = bench.task, setup.study.limits
     if not task.prefix:
         return "no part of the base goes first for all trials alike: nothing is cached"
@@ -37,6 +42,8 @@ def cache_features(bench: Bench, examples: Examples, setup: Setup) -> str:
         folder=Path(setup.cache_dir) if setup.cache_dir else None,
         limit_bytes=share(setup, int(limits.cache_gb * (1 << 30))),
     )
+    if setup.lanes is None:  # where trials have run already, one that needs it says so
+        _check_readable(bench, features)
     if features is None:
         why = "its outputs exceed limits.cache_gb, or nothing of the data can be read"
         return f"{where} is computed at every step: {why}"
@@ -46,6 +53,14 @@ def cache_features(bench: Bench, examples: Examples, setup: Setup) -> str:
         return f"{where} is computed at every step: this model needs more of it than its outputs"
     inputs = "images" if examples.train[0].image else "texts"
     return f"{len(features.index)} {inputs} went through {where} once for all trials"
+
+
+def _check_readable(bench: Bench, features: Features | None) -> None:
+    """Raises DataError for images that could not be read, once all were tried, and still cannot."""
+    if features is None:
+        bench.task.collate(bench.train[:1])  # nothing could be read, or there is too much
+    else:
+        raise_problems(features.problems(), len(features.index))
 
 
 def _answers_as_before(bench: Bench, features: Features) -> bool:

@@ -20,6 +20,7 @@ from hpo.errors import StorageError
 from hpo.search.database.cached import StudyStorage, storage_of
 from hpo.search.database.leases import Leases
 from hpo.search.database.writes import LeaseLostError
+from hpo.search.ledger.retries import first_number
 from hpo.search.study.enqueued import (
     REMEDY,
     distribution_conflict,
@@ -103,7 +104,7 @@ def _asked(trial: optuna.Trial, config: TrialConfig) -> Asked:
     return Asked(
         trial=trial,
         config=config,
-        seed_number=_first(trial),
+        seed_number=first_number(trial),
         attempt=int(attributes.get("attempt", 1)),
         spent={str(kind): int(count) for kind, count in attributes.get("spent", {}).items()},
         earlier=tuple(int(number) for number in attributes.get("earlier", ())),
@@ -149,7 +150,7 @@ class Admission:
         alive = [t for t in trials if t.state != TrialState.FAIL]
         if len(alive) < total:
             return False
-        return sum(number < asked.seed_number for number in set(map(_first, alive))) >= total
+        return sum(number < asked.seed_number for number in set(map(first_number, alive))) >= total
 
     def _take(self, waiting: int, room: int) -> int | None:
         """A waiting trial of ours: retries come first, then the oldest; else a new one."""
@@ -181,13 +182,8 @@ class Admission:
         return storage_of(self._study)
 
 
-def _first(trial: optuna.Trial | FrozenTrial) -> int:
-    """Number of the first attempt of a trial's configuration."""
-    return int(trial.user_attrs.get("seed_number", trial.number))
-
-
 def _makes_needless(trial: FrozenTrial, asked: Asked) -> bool:
     """Whether an older trial is the same retry, or its configuration finished with it."""
-    if _first(trial) != asked.seed_number:
+    if first_number(trial) != asked.seed_number:
         return False
     return trial.state in FINISHED or trial.user_attrs.get("retry_of") in asked.earlier[:1]

@@ -32,6 +32,7 @@ from hpo.search.ledger.admission import (
 from hpo.search.ledger.diagnosis import DIAGNOSIS, diagnose
 from hpo.search.ledger.endings import OBSERVATION, Ending
 from hpo.search.ledger.outcomes import CONSEQUENCES
+from hpo.search.ledger.retries import enqueue_retry
 from hpo.search.ledger.revision import revision
 from hpo.search.study.budget import CONTENTS, IDENTITY, ZERO_SHOT, Budget, read_budget, wall_clock
 from hpo.search.study.pruner import MedianPruner, Verdict
@@ -249,16 +250,14 @@ class Ledger:
             return
         if any(t.user_attrs.get("retry_of") == asked.number for t in self.trials()):
             return  # enqueued before the database went away
-        self.study.enqueue_trial(
+        enqueue_retry(
+            self.study,
             asked.trial.params,
-            user_attrs={
-                "retry_of": asked.number,
-                "attempt": asked.attempt + 1,
-                "seed_number": asked.seed_number,
-                "spent": spent,
-                "earlier": [asked.number, *asked.earlier],
-                "alone": ending.retry_alone or asked.alone,
-            },
+            seed_number=asked.seed_number,
+            attempt=asked.attempt + 1,
+            spent=spent,
+            earlier=(asked.number, *asked.earlier),
+            alone=ending.retry_alone or asked.alone,
         )
 
     def _tries(self, outcome: Outcome) -> float:

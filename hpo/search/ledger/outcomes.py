@@ -22,6 +22,8 @@ class Consequence:
     """
     trips_breaker: bool = False
     """Whether several in a row end the study."""
+    mendable: bool = False
+    """Whether a user may mend its cause: the next command tries again what it has failed."""
     pause_s: float = 0.0
     """How long its driver waits before it trains another: what is wrong may pass."""
     advice: str = ""
@@ -51,6 +53,7 @@ CONSEQUENCES: dict[Outcome, Consequence] = {
         counts=False,
         tries=2,
         trips_breaker=True,
+        mendable=True,
         pause_s=5.0,
         advice="mend the files that are named, then type the same command again",
     ),
@@ -59,6 +62,7 @@ CONSEQUENCES: dict[Outcome, Consequence] = {
         counts=False,
         tries=3,
         trips_breaker=True,
+        mendable=True,
         pause_s=5.0,
         advice="free space, or put the runs elsewhere by --runs-dir, then type the same command "
         "again; limits.disk_gb bounds what a study keeps",

@@ -1,4 +1,4 @@
-"""Opens or resumes a study: storage, sampler, pruner, fingerprint, known configurations."""
+"""Opens or resumes a study: storage, sampler, pruner, fingerprint, what is to be tried first."""
 
 import json
 import warnings
@@ -16,6 +16,7 @@ from hpo.search.database.cached import StudyStorage
 from hpo.search.database.leases import Leases
 from hpo.search.database.redaction import redacted
 from hpo.search.database.storage import connect, exclusive
+from hpo.search.ledger.retries import enqueue_mended
 from hpo.search.study import fingerprint
 from hpo.search.study.budget import begin_contents, wall_clock, write_budget
 from hpo.search.study.pruner import MedianPruner
@@ -77,6 +78,7 @@ def open_study(
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names([spec.objective.metric])
         _enqueue_known(study, spec)
+        enqueue_mended(study, spec.search.trials)
         leases = Leases(storage, study, lease_s=spec.limits.hang_seconds)
     return study, leases
 

@@ -74,6 +74,17 @@ class Features:
                 self._mend(example)
         return [self.values[self.index[example.image_name]] for example in examples]
 
+    def problems(self) -> dict[str, str]:
+        """A sentence about each image that could not be read, and still cannot, by its name."""
+        unread = {one.image_name: one for slot in self.broken.values() for one in slot}
+        found = {}
+        for name in sorted(self.broken, key=self.index.__getitem__):
+            try:
+                self.get([unread[name]])
+            except DataError as error:
+                found[name] = str(error)
+        return found
+
     def _mend(self, example: Example) -> None:
         """Reads an image that was not there, in its place among those of its pass."""
         assert self.prefix is not None

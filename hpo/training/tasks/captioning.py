@@ -24,6 +24,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from hpo.data import Example
 from hpo.data.examples import tidy
+from hpo.data.rendering import RENDERING
 from hpo.errors import DataError
 from hpo.specs import TrialConfig
 from hpo.training.base.batch import send
@@ -119,7 +120,11 @@ class Captioning:
             return list(tower(batch).last_hidden_state)
 
         known = identity_of(
-            tower, self._stock.config.vision_config, images, together=f"{SLOT} images"
+            tower,
+            self._stock.config.vision_config,
+            images,
+            together=f"{SLOT} images",
+            pixels=RENDERING,
         )
         return Prefix(identity=known, read=self._pixels.read, forward=forward)
 

@@ -5,6 +5,7 @@ places of the image's tokens in the text, as in the model's own `forward`; the h
 only where a token of the answer is wanted: a vocabulary of 152,064 words is large.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,6 +19,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 
 from hpo.data import Example
 from hpo.data.examples import tidy
+from hpo.data.rendering import RENDERING
 from hpo.errors import DataError
 from hpo.specs import TrialConfig
 from hpo.training.base.batch import send
@@ -36,6 +38,7 @@ ATTENTION = rf"{LAYER}self_attn\.[qkvo]_proj$"
 MLP = rf"{LAYER}mlp\.(?:gate|up|down)_proj$"
 TARGETS = {"attention": ATTENTION, "attention+mlp": f"(?:{ATTENTION})|(?:{MLP})"}
 IMAGE = {"type": "image"}
+MOST_RATIO = 200  # of an image's sides, as `smart_resize` has it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,18 +119,21 @@ class Answering:
         """Patches of an example's image, by its header."""
         if example.size is None:
             raise DataError(f"{example.name}: it has no image; use a data.format with images")
-        images = self._processor.image_processor
-        width, height = fitted(example.size(), self._image_size)
-        try:
-            high, wide = smart_resize(
-                height,
-                width,
-                images.patch_size * images.merge_size,
-                min_pixels=images.size["shortest_edge"],
-                max_pixels=images.size["longest_edge"],
+        images, size = self._processor.image_processor, example.size()
+        if max(size) > MOST_RATIO * min(size):
+            raise DataError(
+                f"{example.name}: its image has {size[0]} x {size[1]} pixels, and Qwen2-VL takes "
+                f"no side of more than {MOST_RATIO} times the other; crop it, or take it out of "
+                "the data"
             )
-        except ValueError as error:
-            raise DataError(f"{example.name}: {error}; take it out of the data") from error
+        width, height = fitted(size, self._image_size)
+        high, wide = smart_resize(
+            height,
+            width,
+            images.patch_size * images.merge_size,
+            min_pixels=images.size["shortest_edge"],
+            max_pixels=images.size["longest_edge"],
+        )
         return 1, high // images.patch_size, wide // images.patch_size
 
     def _process(self, image: Image.Image) -> Tensor:
@@ -152,13 +158,14 @@ class Answering:
             self._stock.config.vision_config,
             self._processor.image_processor.to_json_string(),
             longest_side=str(self._image_size),
+            pixels=RENDERING,
         )
 
         def read(example: Example) -> tuple[Tensor, tuple[int, int, int]]:
             return self._pixels.read(example), self._grid(example)
 
         def forward(inputs: Sequence[tuple[Tensor, tuple[int, int, int]]]) -> Sequence[Tensor]:
-            return [self._seen(pixels, torch.tensor([grid])) for pixels, grid in inputs]
+            return [self._seen(tower, pixels, torch.tensor([grid])) for pixels, grid in inputs]
 
         return Prefix(identity=known, read=read, forward=forward)
 
@@ -172,9 +179,9 @@ class Answering:
 
         return undo
 
-    def _seen(self, pixels: Tensor, grids: Tensor) -> Tensor:
+    def _seen(self, tower: nn.Module, pixels: Tensor, grids: Tensor) -> Tensor:
         """What the vision tower makes of images (N, D): patches (P, ...), grids (B, 3)."""
-        tower, device = self._stock.model.visual, self._stock.device
+        device = self._stock.device
         seen = tower(pixels.to(device, self._stock.dtype), grid_thw=grids.to(device))
         features: Tensor = seen.pooler_output
         return features
@@ -243,7 +250,7 @@ class Answering:
         """The tokens of a batch (B, T, D), and those of them that are of images (N, D)."""
         features = batch.get("features")
         if features is None:
-            features = self._seen(batch["pixels"], batch["grids"])
+            features = self._seen(self._stock.model.visual, batch["pixels"], batch["grids"])
         words_BTD = self._stock.model.get_input_embeddings()(batch["input_ids"])
         flat = words_BTD.flatten(0, 1)
         flat = flat.index_copy(0, batch["image_at"], features.to(flat.dtype))
@@ -315,9 +322,13 @@ class Answering:
 
 
 def fitted(size: tuple[int, int], longest: int | None) -> tuple[int, int]:
-    """(width, height) scaled down until neither is above `longest`."""
+    """(width, height) scaled down until neither is above `longest`.
+
+    The shorter side is not rounded to less than the model's aspect ratio allows.
+    """
     scale = min(1.0, (longest or max(size)) / max(size))
-    width, height = (max(1, round(side * scale)) for side in size)
+    least = math.ceil(round(max(size) * scale) / MOST_RATIO)
+    width, height = (max(least, round(side * scale)) for side in size)
     return width, height
 
 
