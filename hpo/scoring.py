@@ -15,12 +15,12 @@ from hpo.protocol import ANSWERS, Score, Scored
 from hpo.search.database.storage import translated
 from hpo.search.ledger import scores
 from hpo.search.ledger.keeper import hold_owner, trial_folder
+from hpo.search.opening import find_study
 from hpo.search.runners.consult import consult
 from hpo.search.study import portable
 from hpo.search.study.budget import IDENTITY
 from hpo.search.study.fingerprint import fingerprint
 from hpo.search.study.loss import loss_explained
-from hpo.search.study.opening import find_study
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,12 +20,12 @@ from hpo.search.events import Note
 from hpo.search.ledger.keeper import Keeper, own_folder
 from hpo.search.ledger.ledger import Ledger
 from hpo.search.ledger.summary import Summary, summarise
+from hpo.search.opening import open_study
 from hpo.search.runners.consult import consult
 from hpo.search.runners.pool import Pool
 from hpo.search.study import portable
 from hpo.search.study.fingerprint import fingerprint
 from hpo.search.study.loss import loss_explained
-from hpo.search.study.opening import open_study
 from hpo.specs import CategoricalParam, ConstantParam, Param, Scalar, TrialConfig
 
 ASK_OTHERS_S = 1.0

@@ -34,7 +34,7 @@ from hpo.search.ledger.endings import Ending
 from hpo.search.ledger.keeper import EVERY_S, Keeper, own_folder
 from hpo.search.ledger.ledger import Ledger
 from hpo.search.ledger.outcomes import CONSEQUENCES
-from hpo.search.study.opening import open_study
+from hpo.search.opening import open_study
 from hpo.search.study.space import distributions, suggest
 from hpo.specs import EvalPoint, Outcome, StudySpec, TrialStats
 from tests.benchmarks.report import table, write

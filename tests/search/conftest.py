@@ -6,8 +6,8 @@ import pytest
 
 from hpo.search.database.leases import Leases
 from hpo.search.ledger.ledger import Ledger
+from hpo.search.opening import open_study
 from hpo.search.study.fingerprint import fingerprint
-from hpo.search.study.opening import open_study
 
 SAMPLES = 32  # that a trial of the small study sees
 

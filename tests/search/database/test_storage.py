@@ -272,7 +272,7 @@ OPEN_AT_ONCE = """
 import multiprocessing, sys
 from hpo.search.study.fingerprint import fingerprint
 from hpo.search.database.urls import parse_url
-from hpo.search.study.opening import open_study
+from hpo.search.opening import open_study
 from hpo.specs import StudySpec
 
 spec = StudySpec.model_validate_json(sys.argv[1])

@@ -114,7 +114,7 @@ def _impatient_optuna(monkeypatch):
 def one_connection(monkeypatch, sqlite_url):
     """All studies of a test are opened with one storage: that takes a tenth of the time."""
     storage = connect(sqlite_url)
-    monkeypatch.setattr("hpo.search.study.opening.connect", lambda url: storage)
+    monkeypatch.setattr("hpo.search.opening.connect", lambda url: storage)
 
 
 @pytest.fixture(params=KINDS)

@@ -5,8 +5,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 
 from hpo.errors import FingerprintError, StorageError
 from hpo.search.ledger.scores import keep, order_of, with_adapters
+from hpo.search.opening import find_study
 from hpo.search.study.fingerprint import fingerprint
-from hpo.search.study.opening import find_study
 from hpo.specs import ConstantParam, Outcome
 from tests.search.steps import run
 

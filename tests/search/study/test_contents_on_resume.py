@@ -6,8 +6,8 @@ from optuna.trial import TrialState
 
 from hpo.errors import FingerprintError
 from hpo.search.ledger.ledger import Ledger
+from hpo.search.opening import find_study, open_study
 from hpo.search.study.fingerprint import fingerprint
-from hpo.search.study.opening import find_study, open_study
 
 SAMPLES = 32
 
