@@ -9,6 +9,7 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from hpo.errors import MissingError
 from hpo.mini import ANSWERER, CAPTIONER, CLASSIFIER
+from hpo.model_folder import check_model_folder, refuse_adapter
 
 EMBEDDED = {"mini": CAPTIONER, "mini-classifier": CLASSIFIER, "mini-answerer": ANSWERER}
 SAMPLE = 1 << 20  # bytes of a weights file, at each end, that go into a digest
@@ -19,16 +20,30 @@ def find_weights(name: str, revision: str | None = None) -> Path:
 
     Raises:
         MissingError: there is none, or it lacks config.json or safetensors weights.
+        ModelError: an adapter lies in it.
     """
     folder = EMBEDDED.get(name) or Path(os.path.expanduser(name))
     if not folder.is_dir():
         folder = _cached(name, revision)
+    refuse_adapter(name, folder)
     for pattern in ("config.json", "*.safetensors"):
         if not any(folder.glob(pattern)):
             raise MissingError(
                 f"model {name}: {folder} holds no {pattern}; give a directory that "
                 "save_pretrained wrote (safetensors), with its processor, by --model DIR"
             )
+    return folder
+
+
+def find_model(name: str, revision: str | None = None) -> Path:
+    """The directory of a model, its files checked to be what their names say.
+
+    Raises:
+        MissingError: there is none.
+        ModelError: a file in it is something else, or damaged.
+    """
+    folder = find_weights(name, revision)
+    check_model_folder(name, folder)
     return folder
 
 

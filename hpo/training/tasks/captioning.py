@@ -29,14 +29,19 @@ from hpo.specs import TrialConfig
 from hpo.training.base.batch import send
 from hpo.training.base.cross_entropy import head_losses
 from hpo.training.base.features import SLOT, Features, Prefix
+from hpo.training.base.fit import check_vocabulary
 from hpo.training.base.losses import Losses, row_sums
 from hpo.training.base.pixels import PixelCache
 from hpo.training.base.pretrained import identity_of, load_pretrained
+from hpo.training.base.processors import check_squares
 from hpo.training.base.rows import ImageRow
+from hpo.training.base.text_ids import TextTokenizer
 from hpo.training.base.texts import caption_scorer
 from hpo.training.tasks import Row, Scorer, Source, require, targets_of
 
 IGNORED = -100
+IMAGE = "<image>"
+TOKENIZERS = {"": "the tokenizer", "qformer_tokenizer": "the Q-Former's tokenizer"}
 QFORMER = (
     r"^(?:.*\.)?qformer\.encoder\.layer\.\d+\.(?:(?:cross)?attention\."
     r"(?:attention\.(?:query|key|value)|output\.dense)|(?:intermediate|output)(?:_query)?\.dense)$"
@@ -80,6 +85,9 @@ class Captioning:
         self._stock = model
         self._processor = processor
         self._max_length = source.data.max_length
+        self._texts = TextTokenizer(processor.tokenizer, [IMAGE])
+        self._captions = TextTokenizer(processor.tokenizer, [IMAGE])
+        self._qformer_texts = TextTokenizer(processor.qformer_tokenizer)
         self._seq2seq = not model.config.use_decoder_only_language_model
         self._queries = int(model.config.num_query_tokens)
         self._pixels = PixelCache(self._process, source.cache_bytes, source.ahead_bytes)
@@ -159,19 +167,20 @@ class Captioning:
 
     def _row(self, example: Example) -> CaptionRow:
         tokenizer = self._processor.tokenizer
-        qformer_prompt = self._processor.qformer_tokenizer(example.prompt).input_ids
+        qformer_prompt = self._qformer_texts.ids(example.prompt)
         longest = self._stock.config.qformer_config.max_position_embeddings
-        if "<image>" in example.prompt or len(qformer_prompt) > longest:
+        if len(qformer_prompt) > longest:
             raise DataError(
                 f"{example.name}: its instruction has {len(qformer_prompt)} tokens; it may have "
-                f"{longest}, and no <image> in it; change text_input"
+                f"{longest}; change text_input"
             )
         image = [self._stock.config.image_token_id] * self._queries
-        target = tokenizer(example.target, add_special_tokens=False).input_ids
-        target = target[: self._max_length - 1]
+        target = self._captions.ids(example.target, add_special_tokens=False)[
+            : self._max_length - 1
+        ]
         return CaptionRow(
             example=example,
-            prompt=image + tokenizer(example.prompt).input_ids,
+            prompt=image + self._texts.ids(example.prompt),
             qformer_prompt=qformer_prompt,
             target=[*target, tokenizer.eos_token_id],
         )
@@ -305,13 +314,13 @@ class Captioning:
             "from without adapters; leave it out, as (?!.*lm_head).* does",
         )
         config, tokenizer = self._stock.config, self._processor.tokenizer
-        image_id = tokenizer.convert_tokens_to_ids("<image>")
+        image_id = tokenizer.convert_tokens_to_ids(IMAGE)
         require(
             config.image_token_id == image_id,
-            f"the tokenizer's <image> has id {image_id}, the model expects "
+            f"the tokenizer's {IMAGE} has id {image_id}, the model expects "
             f"{config.image_token_id}; use the processor that belongs to the weights",
         )
-        held = [f"{self._queries} image tokens a row"]
+        held = [*self._check_vocabularies(), f"{self._queries} image tokens a row"]
         if self._seq2seq:
             language_model = self._stock.language_model
             require(
@@ -321,6 +330,20 @@ class Captioning:
             )
             held.append("lm_head untied")
         return held
+
+    def _check_vocabularies(self) -> list[str]:
+        """Each tokenizer against its embedding and the texts that it reads."""
+        tokenizer, words = self._processor.tokenizer, self._stock.get_input_embeddings()
+        image = int(self._stock.config.image_token_id)
+        special = {"padding": tokenizer.pad_token_id, "end": tokenizer.eos_token_id, IMAGE: image}
+        qformer = {"padding": self._processor.qformer_tokenizer.pad_token_id}
+        entered = self._stock.qformer.embeddings.word_embeddings
+        name, of_qformer = "the tokenizer", TOKENIZERS["qformer_tokenizer"]
+        return [
+            *check_vocabulary(self._captions, words, what=f"{name} in captions", special=special),
+            *check_vocabulary(self._texts, words, what=f"{name} in instructions", special=special),
+            *check_vocabulary(self._qformer_texts, entered, what=of_qformer, special=qformer),
+        ]
 
 
 def _to_the_right(values: Tensor, mask: Tensor) -> Tensor:
@@ -334,7 +357,8 @@ def load(source: Source) -> Captioning:
     """Loads base and processor from this machine.
 
     Raises:
-        MissingError: weights or processor are not there, or of another architecture.
+        MissingError: weights or processor are not there.
+        ModelError: they are damaged, of another architecture, or do not fit each other.
     """
     stock, processor = load_pretrained(
         source.model,
@@ -342,5 +366,7 @@ def load(source: Source) -> Captioning:
         InstructBlipProcessor,
         dtype=source.dtype,
         what="InstructBLIP",
+        tokenizers=TOKENIZERS,
     )
+    check_squares(source.model.name, stock.config.vision_config, processor.image_processor)
     return Captioning(stock.to(source.device), processor, source)
