@@ -121,11 +121,22 @@ def read_object(path: Path) -> dict[str, Any]:
         found = json.loads(content.decode())
     except (ValueError, RecursionError) as error:
         _refuse_wrong_file(path)
-        why = str(error).splitlines()[0][:150] if str(error) else type(error).__name__
-        raise ModelError(f"{path} is no JSON in UTF-8 ({why}); download it again") from error
+        raise ModelError(f"{path} is no JSON in UTF-8: {_why(error)}; download it again") from error
     if not isinstance(found, dict):
         raise ModelError(f"{path} is a JSON {type(found).__name__}, not an object; mend it")
     return found
+
+
+def _why(error: Exception) -> str:
+    """What is wrong with a JSON file, and where."""
+    match error:
+        case UnicodeDecodeError():
+            return f"byte {error.start} is {error.object[error.start]:#04x}"
+        case json.JSONDecodeError():
+            return f"line {error.lineno}, column {error.colno}: {error.msg}"
+        case RecursionError():
+            return "it is nested too deeply"
+    return "it has a number of thousands of digits"
 
 
 def weight_files(folder: Path, config: dict[str, Any]) -> list[Path]:

@@ -14,7 +14,7 @@ from transformers import CONFIG_MAPPING
 
 from hpo.errors import ModelError
 from hpo.model_folder import CONFIG, read_object
-from hpo.training.base.text_ids import TextTokenizer
+from hpo.training.base.text_ids import TextTokenizer, control_tokens
 
 UNKNOWN_LIMIT = 1 / 3
 """Share of unknown tokens above which texts cannot be learned from. With the right tokenizer it is
@@ -76,7 +76,7 @@ def require_tokenizer(folder: Path, what: str) -> None:
         raise ModelError(
             f"{config}: {settings.get('tokenizer_class')!r} needs Python code that came with the "
             "model (auto_map), and such code is never run, as it could do anything on this "
-            "machine; save the tokenizer as tokenizer.json, or give another model by --model DIR"
+            "machine; save the tokenizer as tokenizer.json"
         )
 
 
@@ -89,9 +89,7 @@ def _is_native(settings: Mapping[str, Any]) -> bool:
     return hasattr(transformers, str(settings.get("tokenizer_class")))
 
 
-def refuse_misfits(
-    model: nn.Module, info: Mapping[str, Any], *, what: str, fresh: tuple[str, ...]
-) -> None:
+def refuse_misfits(model: nn.Module, info: Mapping[str, Any], *, fresh: tuple[str, ...]) -> None:
     """Holds that the weights are those of the configuration: none lacks, none is left over.
 
     Args:
@@ -110,10 +108,11 @@ def refuse_misfits(
         )
     missing = sorted(name for name in info["missing_keys"] if not name.startswith(fresh))
     if missing:
-        every = len(list(model.parameters()))
+        every, others = len(list(model.parameters())), sorted(info["unexpected_keys"])
+        instead = f", and holds {others[0]} and the like instead" if others else ""
         raise ModelError(
-            f"it lacks {len(missing)} of {every} tensors of {what}, such as {missing[0]}; download "
-            "all of it"
+            f"it lacks {len(missing)} of {every} tensors that {CONFIG} asks for, such as "
+            f"{missing[0]}{instead}; download all of it"
         )
     if left := [name for name in sorted(info["unexpected_keys"]) if _belongs(model, name)]:
         raise ModelError(
@@ -161,6 +160,7 @@ def check_vocabulary(
     counts, stock = texts.counts, texts.stock
     if isinstance(embedding, nn.Embedding):
         _check_range(texts, embedding.num_embeddings, what, special)
+        _check_padding(stock, embedding.padding_idx, what)
     if counts.unknown_share > UNKNOWN_LIMIT:
         raise ModelError(
             f"{counts.unknown_share:.0%} of the texts' tokens are unknown to {what} "
@@ -198,6 +198,32 @@ def _check_range(
             raise ModelError(
                 f"{what}: the {name} token has id {token}, and the embedding {rows} rows; {remedy}"
             )
+
+
+def _check_padding(stock: Any, padding: int | None, what: str) -> None:
+    """A token that the model was trained to pad with is no word of its own tokenizer."""
+    if padding is None or stock.pad_token_id in (None, padding) or padding < 0:
+        return
+    token = stock.convert_ids_to_tokens(padding)
+    if token is not None and len(token) > 1 and token not in control_tokens(stock):
+        raise ModelError(
+            f"the model pads with id {padding}, which is the word {token!r} of {what}, and that "
+            f"pads with {stock.pad_token_id}; use the tokenizer that belongs to the weights"
+        )
+
+
+def require_image_processor(folder: Path) -> None:
+    """Holds that the file is there which says how images are prepared.
+
+    Raises:
+        ModelError: it is not.
+    """
+    names = ("processor_config.json", "preprocessor_config.json")
+    if not any((folder / name).is_file() for name in names):
+        raise ModelError(
+            f"{folder} holds neither {' nor '.join(names)}, which say how images are prepared; "
+            "put the one that belongs to the weights there"
+        )
 
 
 def positions_of(model: nn.Module) -> int | None:

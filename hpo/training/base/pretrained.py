@@ -11,11 +11,17 @@ import PIL
 import torch
 import transformers
 from torch import nn
+from transformers import AutoConfig
 
 from hpo.errors import HpoError, ModelError
 from hpo.model_folder import CONFIG, read_object
 from hpo.specs import ModelSpec
-from hpo.training.base.fit import known_architecture, refuse_misfits, require_tokenizer
+from hpo.training.base.fit import (
+    known_architecture,
+    refuse_misfits,
+    require_image_processor,
+    require_tokenizer,
+)
 from hpo.training.memory.gauge import is_out_of_memory
 from hpo.weights import find_model
 
@@ -48,18 +54,18 @@ def load_pretrained(
         ModelError: weights or processor are damaged, of another architecture, or do not fit.
     """
     folder = find_model(model.name, model.revision)
-    with _as_one_sentence(f"model {model.name}", folder, what):
-        architecture = known_architecture(folder)
-        own = getattr(kind, "config_class", None)
-        if own is not None and own.model_type != architecture:
-            raise ModelError(
-                f"{folder / CONFIG}: model_type = {architecture!r}, and this task takes "
-                f"{own.model_type!r}"
-            )
+    name = f"model {model.name}"
+    safe = {"local_files_only": True, "trust_remote_code": False}
+    with _translated(name, folder, what, "configuration"):
+        _check_architecture(folder, getattr(kind, "config_class", None))
+        AutoConfig.from_pretrained(folder, **safe)
+    with _translated(name, folder, what, "tokenizer or processor"):
+        if hasattr(kind, "config_class"):  # models of images have classes of their own
+            require_image_processor(folder)
         for place, tokenizer in tokenizers.items():
             require_tokenizer(folder / place, tokenizer)
-        safe = {"local_files_only": True, "trust_remote_code": False}
         processor = processor_kind.from_pretrained(folder, **safe)
+    with _translated(name, folder, what, "weights"):
         stock, info = kind.from_pretrained(
             folder,
             dtype=dtype,
@@ -69,12 +75,22 @@ def load_pretrained(
             **safe,
             **options,
         )
-        refuse_misfits(stock, info, what=what, fresh=tuple(f"{name}." for name in fresh))
+        refuse_misfits(stock, info, fresh=tuple(f"{name}." for name in fresh))
     return stock, processor
 
 
+def _check_architecture(folder: Path, wanted: Any) -> None:
+    """`wanted`: the only class of configurations that will do; None for any."""
+    architecture = known_architecture(folder)
+    if wanted is not None and wanted.model_type != architecture:
+        raise ModelError(
+            f"{folder / CONFIG}: model_type = {architecture!r}, and this task takes "
+            f"{wanted.model_type!r}"
+        )
+
+
 @contextmanager
-def _as_one_sentence(name: str, folder: Path, what: str) -> Iterator[None]:
+def _translated(name: str, folder: Path, what: str, part: str) -> Iterator[None]:
     """Turns whatever goes wrong within it into one sentence with the model's name and a remedy."""
     remedy = "or give another by --model DIR"
     try:
@@ -86,16 +102,16 @@ def _as_one_sentence(name: str, folder: Path, what: str) -> Iterator[None]:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        if lines[0].startswith("Unrecognized configuration class"):
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if "Unrecognized configuration class" in why:
             kind = read_object(folder / CONFIG)["model_type"]
             raise ModelError(
                 f"{name}: transformers has no {what} of architecture {kind!r}; give one of another "
                 "architecture by --model DIR"
             ) from error
         raise ModelError(
-            f"{name}: {folder} cannot be loaded as a {what} ({lines[0][:QUOTED]}); download all of "
-            f"it again, {remedy}"
+            f"{name}: the {part} in {folder} cannot be loaded ({why[:QUOTED]}); download all of it "
+            f"again, {remedy}"
         ) from error
 
 

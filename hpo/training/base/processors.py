@@ -44,3 +44,19 @@ def check_patches(name: str, vision: Any, processor: Any) -> None:
             f"model {name}: it has no chat template (chat_template.jinja), which says how a "
             f"question is asked; {remedy}"
         )
+
+
+def rendered(processor: Any, chat: list[dict[str, Any]], **options: Any) -> str:
+    """A chat as the processor's template writes it.
+
+    Raises:
+        ModelError: the template is broken, or refuses a question about an image with its answer.
+    """
+    try:
+        text: str = processor.apply_chat_template(chat, **options)
+    except Exception as error:  # a template is a program: it can fail in any way
+        raise ModelError(
+            f"its chat template cannot write a question about an image ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:200]}); use the one that belongs to the weights"
+        ) from error
+    return text

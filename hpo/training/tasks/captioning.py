@@ -29,7 +29,7 @@ from hpo.specs import TrialConfig
 from hpo.training.base.batch import send
 from hpo.training.base.cross_entropy import head_losses
 from hpo.training.base.features import SLOT, Features, Prefix
-from hpo.training.base.fit import check_vocabulary
+from hpo.training.base.fit import check_vocabulary, positions_of
 from hpo.training.base.losses import Losses, row_sums
 from hpo.training.base.pixels import PixelCache
 from hpo.training.base.pretrained import identity_of, load_pretrained
@@ -92,7 +92,8 @@ class Captioning:
         self._queries = int(model.config.num_query_tokens)
         self._pixels = PixelCache(self._process, source.cache_bytes, source.ahead_bytes)
         self._features: Features | None = None
-        self._longest_prompt = self.longest = 0
+        self._longest_prompt = self._longest_row = self.longest = 0
+        self._positions = positions_of(model.language_model)
         model.language_model.generation_config = self._greedy()
         # nothing reads what the last layer makes of instruction tokens: only queries go on
         model.qformer.encoder.layer[-1].feed_forward_chunk = lambda states: states
@@ -105,6 +106,8 @@ class Captioning:
     def encode(self, examples: Sequence[Example]) -> list[Row]:
         """Token ids of the examples, captions cut at `data.max_length` tokens."""
         rows = [self._row(example) for example in examples]
+        lengths = (row.length if not self._seq2seq else len(row.prompt) for row in rows)
+        self._longest_row = max(self._longest_row, *lengths)
         longest = (len(row.qformer_prompt) for row in rows)
         self._longest_prompt = max(self._longest_prompt, *longest)
         if self.target_scope != "qformer":  # the language model's shapes vary
@@ -338,7 +341,19 @@ class Captioning:
         special = {"padding": tokenizer.pad_token_id, "end": tokenizer.eos_token_id, IMAGE: image}
         qformer = {"padding": self._processor.qformer_tokenizer.pad_token_id}
         entered = self._stock.qformer.embeddings.word_embeddings
-        name, of_qformer = "the tokenizer", TOKENIZERS["qformer_tokenizer"]
+        name, of_qformer = TOKENIZERS.values()
+        pads, own = qformer["padding"], self._stock.config.qformer_config.pad_token_id
+        require(
+            pads == own,
+            f"{of_qformer} pads with id {pads}, the Q-Former with {own}; use the tokenizer that "
+            "belongs to it",
+        )
+        least, longest = self._positions, self._longest_row
+        require(
+            least is None or longest <= least,
+            f"data.max_length = {self._max_length}: a row has {longest} tokens with its image, and "
+            f"the language model has positions for {least}; set it lower",
+        )
         return [
             *check_vocabulary(self._captions, words, what=f"{name} in captions", special=special),
             *check_vocabulary(self._texts, words, what=f"{name} in instructions", special=special),

@@ -27,7 +27,7 @@ from hpo.training.base.fit import check_vocabulary
 from hpo.training.base.losses import Losses
 from hpo.training.base.pixels import PixelCache
 from hpo.training.base.pretrained import identity_of, load_pretrained
-from hpo.training.base.processors import check_patches
+from hpo.training.base.processors import check_patches, rendered
 from hpo.training.base.rows import ImageRow
 from hpo.training.base.stills import StillsProcessor
 from hpo.training.base.text_ids import TextTokenizer
@@ -87,8 +87,8 @@ class Answering:
         prompt, answer = map(self._texts.masked, (example.prompt, example.target))
         asks = {"role": "user", "content": [IMAGE, {"type": "text", "text": prompt}]}
         says = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
-        question = self._processor.apply_chat_template([asks], add_generation_prompt=True)
-        whole = self._processor.apply_chat_template([asks, says])
+        question = rendered(self._processor, [asks], add_generation_prompt=True)
+        whole = rendered(self._processor, [asks, says])
         require(whole.startswith(question), "the chat template writes a question in two ways")
         image, grid = self._processor.image_token, self._grid(example)
         require(
