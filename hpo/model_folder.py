@@ -60,7 +60,7 @@ BEGINNINGS = (
 
 
 def refuse_adapter(name: str, folder: Path) -> None:
-    """Holds that no adapter lies in the folder: transformers would load it into the base.
+    """Checks that no adapter lies in the folder: transformers would load it into the base.
 
     Raises:
         ModelError: there is one.
@@ -75,7 +75,7 @@ def refuse_adapter(name: str, folder: Path) -> None:
 
 
 def check_model_folder(name: str, folder: Path) -> None:
-    """Holds that configuration, weights and tokenizer files are what their names say.
+    """Checks that configuration, weights and tokenizer files are what their names say.
 
     Raises:
         ModelError: one is not, or belongs to a quantised model or to an adapter.
@@ -107,6 +107,8 @@ def _check(folder: Path) -> None:
         found = read_header(path)
         _check_tensors(path, found)
         tensors |= found
+    if not (folder / WEIGHTS).is_file() and (folder / INDEX).is_file():
+        _check_index(folder / INDEX, tensors)
     _check_sizes(folder / CONFIG, config, [tensor["shape"] for tensor in tensors.values()])
 
 
@@ -184,6 +186,16 @@ def _all_there(index: Path, shards: list[Path]) -> list[Path]:
             f"there, such as {missing[0]}; download all of it"
         )
     return shards
+
+
+def _check_index(index: Path, tensors: dict[str, dict[str, Any]]) -> None:
+    """A file that was downloaded twice, under two names, leaves tensors out."""
+    named = read_object(index)["weight_map"]
+    if missing := sorted(name for name in named if name not in tensors):
+        raise ModelError(
+            f"{index} names {len(named)} tensors, and its files hold {len(missing)} of them not, "
+            f"such as {missing[0]}; download all of it again"
+        )
 
 
 def read_header(path: Path) -> dict[str, dict[str, Any]]:

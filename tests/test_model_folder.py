@@ -106,8 +106,20 @@ def test_shards_that_an_index_names_must_be_there(folder):
     shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
     (folder / INDEX).write_text(json.dumps({"weight_map": shards}))
     assert "names 2 files of weights and 1 of them are not there" in refusal(folder)
-    (folder / INDEX).write_text(json.dumps({"weight_map": {"a": shards["a"]}}))
+    there = read_header(folder / shards["a"])
+    (folder / INDEX).write_text(json.dumps({"weight_map": dict.fromkeys(there, shards["a"])}))
     assert find_model(str(folder)) == folder
+
+
+def test_tensors_that_an_index_names_must_be_in_its_files(folder):
+    """As where one shard was downloaded under two names."""
+    shards = [folder / f"model-{number:05}-of-00002.safetensors" for number in (1, 2)]
+    (folder / WEIGHTS).rename(shards[0])
+    shutil.copy(shards[0], shards[1])
+    where = dict.fromkeys(read_header(shards[0]), shards[0].name)
+    where["score.weight"] = shards[1].name
+    (folder / INDEX).write_text(json.dumps({"weight_map": where}))
+    assert "hold 1 of them not, such as score.weight" in refusal(folder)
 
 
 def test_two_sets_of_weights_are_refused_and_a_stale_index_is_not(folder):

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration, OPTConfig
 
 from hpo.errors import HpoError
 from tests.training import model_folders, tiny_tokenizers
@@ -278,3 +279,31 @@ def test_a_model_without_learned_positions_reads_texts_of_any_length(tmp_path):
     bench, facts = set_up(folder, "llama", "data.max_length=200")
     assert max(row.length for row in bench.train) > 24
     assert not any("texts cut" in check for check in facts.checks)
+
+
+def test_captions_longer_than_the_positions_of_the_language_model_are_refused(tmp_path):
+    folder = model_folders.copy(tmp_path / "base", "captioner")
+    config = InstructBlipConfig.from_pretrained(folder).to_dict()
+    sizes = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1, "ffn_dim": 32}
+    text = OPTConfig(
+        vocab_size=1024,
+        word_embed_proj_dim=32,
+        max_position_embeddings=40,
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=1,
+        **sizes,
+    )
+    config |= {"text_config": text.to_dict(), "use_decoder_only_language_model": True}
+    torch.manual_seed(0)
+    model = InstructBlipForConditionalGeneration(InstructBlipConfig.from_dict(config))
+    model.save_pretrained(folder)
+    assert "the language model has positions for 40; set it lower" in refusal(folder, "captioner")
+    set_up(folder, "captioner", "data.max_length=8")
+
+
+def test_a_tokenizer_without_an_end_is_refused_for_captions(tmp_path):
+    folder = model_folders.copy(tmp_path / "base", "captioner")
+    model_folders.edit(folder / "tokenizer_config.json", eos_token=None)
+    message = refusal(folder, "captioner")
+    assert "no end token" in message

@@ -92,6 +92,10 @@ def test_names_are_read_as_text_inside_a_chat_template():
         assert (ids.count(start), ids.count(end)) == (1, 1)
         inner = ids[ids.index(start) + 1 : ids.index(end)]
         assert stock.decode(inner) == f"user\n{content}"
+    strange = "a \ufdd099\ufdd1 \ufdd0 box"
+    chat = [{"role": "user", "content": tokenizer.masked(strange)}]
+    shown = stock.apply_chat_template(chat, tokenize=False)
+    assert tokenizer.rendered_ids(shown) == stock(shown, add_special_tokens=False).input_ids
     plain = stock.apply_chat_template([{"role": "user", "content": "a box"}], tokenize=False)
     expected = stock(plain, add_special_tokens=False).input_ids
     chat = [{"role": "user", "content": tokenizer.masked("a box")}]

@@ -52,7 +52,7 @@ def known_architecture(folder: Path) -> str:
 
 
 def require_tokenizer(folder: Path, what: str) -> None:
-    """Holds that a tokenizer's files are there: transformers makes an empty one where they lack.
+    """Checks that a tokenizer's files are there: transformers makes an empty one where they lack.
 
     Raises:
         ModelError: they are not, or code that came with the model would be needed to read them.
@@ -90,7 +90,7 @@ def _is_native(settings: Mapping[str, Any]) -> bool:
 
 
 def refuse_misfits(model: nn.Module, info: Mapping[str, Any], *, fresh: tuple[str, ...]) -> None:
-    """Holds that the weights are those of the configuration: none lacks, none is left over.
+    """Checks that the weights are those of the configuration: none lacks, none is left over.
 
     Args:
         info: what `from_pretrained` says of the loading.
@@ -144,7 +144,7 @@ def _is_parameter(modules: Mapping[str, nn.Module], name: str) -> bool:
 def check_vocabulary(
     texts: TextTokenizer, embedding: nn.Module, *, what: str, special: Mapping[str, int | None]
 ) -> list[str]:
-    """Holds a tokenizer against the embedding that its ids go into, and against the texts.
+    """Checks a tokenizer against the embedding that its ids go into, and against the texts.
 
     Args:
         texts: it has encoded the data.
@@ -213,7 +213,7 @@ def _check_padding(stock: Any, padding: int | None, what: str) -> None:
 
 
 def require_image_processor(folder: Path) -> None:
-    """Holds that the file is there which says how images are prepared.
+    """Checks that the file is there which says how images are prepared.
 
     Raises:
         ModelError: it is not.

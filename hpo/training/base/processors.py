@@ -1,8 +1,12 @@
-"""Processors of images against the vision towers that their output goes into."""
+"""Processors checked against the models that their output goes into."""
 
 from typing import Any
 
 from hpo.errors import ModelError
+from hpo.training.base.fit import check_vocabulary
+from hpo.training.base.text_ids import TextTokenizer
+
+QFORMER_TOKENIZER = "the Q-Former's tokenizer"
 
 PATCHES = {
     "patch_size": "patch_size",
@@ -13,7 +17,7 @@ PATCHES = {
 
 
 def check_squares(name: str, vision: Any, images: Any) -> None:
-    """Holds that images get the size that the vision tower has positions for.
+    """Checks that images get the size that the vision tower has positions for.
 
     Raises:
         ModelError: they do not.
@@ -27,7 +31,7 @@ def check_squares(name: str, vision: Any, images: Any) -> None:
 
 
 def check_patches(name: str, vision: Any, processor: Any) -> None:
-    """Holds that the processor cuts images into the tower's patches, and has a chat template.
+    """Checks that the processor cuts images into the tower's patches, and has a chat template.
 
     Raises:
         ModelError: it does not.
@@ -60,3 +64,45 @@ def rendered(processor: Any, chat: list[dict[str, Any]], **options: Any) -> str:
             f"{' '.join(str(error).split())[:200]}); use the one that belongs to the weights"
         ) from error
     return text
+
+
+def check_instructblip(
+    model: Any,
+    processor: Any,
+    *,
+    captions: TextTokenizer,
+    instructions: TextTokenizer,
+    qformer: TextTokenizer,
+) -> list[str]:
+    """Checks both tokenizers of an InstructBLIP against their embeddings and the data.
+
+    Args:
+        captions, instructions, qformer: what has encoded the captions, and the instructions for
+            the language model and for the Q-Former.
+
+    Returns:
+        What there is to say.
+
+    Raises:
+        ModelError: one does not fit.
+    """
+    pads, end = qformer.stock.pad_token_id, processor.tokenizer.eos_token_id
+    if end is None:
+        raise ModelError(
+            "the tokenizer has no end token, so that captions would have no end; name an eos_token "
+            "in its tokenizer_config.json"
+        )
+    if pads != model.config.qformer_config.pad_token_id:
+        raise ModelError(
+            f"{QFORMER_TOKENIZER} pads with id {pads}, the Q-Former with "
+            f"{model.config.qformer_config.pad_token_id}; use the tokenizer that belongs to it"
+        )
+    image = int(model.config.image_token_id)
+    special = {"padding": processor.tokenizer.pad_token_id, "end": end, "image": image}
+    words, entered = model.get_input_embeddings(), model.qformer.embeddings.word_embeddings
+    name = "the tokenizer"
+    return [
+        *check_vocabulary(captions, words, what=f"{name} in captions", special=special),
+        *check_vocabulary(instructions, words, what=f"{name} in instructions", special=special),
+        *check_vocabulary(qformer, entered, what=QFORMER_TOKENIZER, special={"padding": pads}),
+    ]

@@ -19,6 +19,7 @@ from hpo.errors import DataError
 
 OPEN, CLOSE = "\ufdd0", "\ufdd1"  # noncharacters of Unicode: no text may hold them
 BYTE = re.compile("<0x[0-9A-F]{2}>")
+MARK = re.compile(f"{OPEN}[0-9]+{CLOSE}")
 ALIAS = "qzspecialtokenqz"  # letters only: whatever a normalizer does, it stays as it is
 
 
@@ -92,7 +93,8 @@ class TextTokenizer:
         else:
             named = self._pattern.sub(lambda found: self._aliases[found[0]], rendered)
             names = list(self._aliases)
-            plain = re.sub(f"{OPEN}(\\d+){CLOSE}", lambda found: names[int(found[1])], named)
+            marks = {f"{OPEN}{place}{CLOSE}": name for place, name in enumerate(names)}
+            plain = MARK.sub(lambda found: marks.get(found[0], found[0]), named)
             self._refuse_slow(plain)
             ids = own = self._plain.encode(plain, add_special_tokens=False).ids
         self._count(rendered, ids, own)

@@ -29,11 +29,11 @@ from hpo.specs import TrialConfig
 from hpo.training.base.batch import send
 from hpo.training.base.cross_entropy import head_losses
 from hpo.training.base.features import SLOT, Features, Prefix
-from hpo.training.base.fit import check_vocabulary, positions_of
+from hpo.training.base.fit import positions_of
 from hpo.training.base.losses import Losses, row_sums
 from hpo.training.base.pixels import PixelCache
 from hpo.training.base.pretrained import identity_of, load_pretrained
-from hpo.training.base.processors import check_squares
+from hpo.training.base.processors import QFORMER_TOKENIZER, check_instructblip, check_squares
 from hpo.training.base.rows import ImageRow
 from hpo.training.base.text_ids import TextTokenizer
 from hpo.training.base.texts import caption_scorer
@@ -41,7 +41,7 @@ from hpo.training.tasks import Row, Scorer, Source, require, targets_of
 
 IGNORED = -100
 IMAGE = "<image>"
-TOKENIZERS = {"": "the tokenizer", "qformer_tokenizer": "the Q-Former's tokenizer"}
+TOKENIZERS = {"": "the tokenizer", "qformer_tokenizer": QFORMER_TOKENIZER}
 QFORMER = (
     r"^(?:.*\.)?qformer\.encoder\.layer\.\d+\.(?:(?:cross)?attention\."
     r"(?:attention\.(?:query|key|value)|output\.dense)|(?:intermediate|output)(?:_query)?\.dense)$"
@@ -323,7 +323,20 @@ class Captioning:
             f"the tokenizer's {IMAGE} has id {image_id}, the model expects "
             f"{config.image_token_id}; use the processor that belongs to the weights",
         )
-        held = [*self._check_vocabularies(), f"{self._queries} image tokens a row"]
+        least, longest = self._positions, self._longest_row
+        require(
+            least is None or longest <= least,
+            f"data.max_length = {self._max_length}: a row has {longest} tokens with its image, and "
+            f"the language model has positions for {least}; set it lower",
+        )
+        vocabularies = check_instructblip(
+            self._stock,
+            self._processor,
+            captions=self._captions,
+            instructions=self._texts,
+            qformer=self._qformer_texts,
+        )
+        held = [*vocabularies, f"{self._queries} image tokens a row"]
         if self._seq2seq:
             language_model = self._stock.language_model
             require(
@@ -333,32 +346,6 @@ class Captioning:
             )
             held.append("lm_head untied")
         return held
-
-    def _check_vocabularies(self) -> list[str]:
-        """Each tokenizer against its embedding and the texts that it reads."""
-        tokenizer, words = self._processor.tokenizer, self._stock.get_input_embeddings()
-        image = int(self._stock.config.image_token_id)
-        special = {"padding": tokenizer.pad_token_id, "end": tokenizer.eos_token_id, IMAGE: image}
-        qformer = {"padding": self._processor.qformer_tokenizer.pad_token_id}
-        entered = self._stock.qformer.embeddings.word_embeddings
-        name, of_qformer = TOKENIZERS.values()
-        pads, own = qformer["padding"], self._stock.config.qformer_config.pad_token_id
-        require(
-            pads == own,
-            f"{of_qformer} pads with id {pads}, the Q-Former with {own}; use the tokenizer that "
-            "belongs to it",
-        )
-        least, longest = self._positions, self._longest_row
-        require(
-            least is None or longest <= least,
-            f"data.max_length = {self._max_length}: a row has {longest} tokens with its image, and "
-            f"the language model has positions for {least}; set it lower",
-        )
-        return [
-            *check_vocabulary(self._captions, words, what=f"{name} in captions", special=special),
-            *check_vocabulary(self._texts, words, what=f"{name} in instructions", special=special),
-            *check_vocabulary(self._qformer_texts, entered, what=of_qformer, special=qformer),
-        ]
 
 
 def _to_the_right(values: Tensor, mask: Tensor) -> Tensor:

@@ -196,19 +196,19 @@ class Classification:
             f"the model pads with {self._stock.config.pad_token_id}, its tokenizer with "
             f"{self._tokenizer.pad_token_id}: the wrong token would be classified",
         )
-        held = check_vocabulary(
+        lines = check_vocabulary(
             self._texts,
             self._stock.get_input_embeddings(),
             what="the tokenizer",
             special={"padding": self._tokenizer.pad_token_id},
         )
         if self._positions is not None and self._max_length == self._positions < self._asked_length:
-            held.append(
+            lines.append(
                 f"texts cut at {self._positions} tokens, for which the model has positions, and "
                 f"not at data.max_length = {self._asked_length}"
             )
         least, most = int(self._counts.min()), int(self._counts.max())
-        return [*held, f"{len(self._counts)} labels with {least} to {most} training texts each"]
+        return [*lines, f"{len(self._counts)} labels with {least} to {most} training texts each"]
 
 
 def load(source: Source) -> Classification:

@@ -319,8 +319,8 @@ class Answering:
         tokenizer = self._processor.tokenizer
         special = {"padding": tokenizer.pad_token_id, token: self._image_token}
         words = self._stock.get_input_embeddings()
-        held = check_vocabulary(self._texts, words, what="the tokenizer", special=special)
-        return [*held, "loss on answers only"]
+        lines = check_vocabulary(self._texts, words, what="the tokenizer", special=special)
+        return [*lines, "loss on answers only"]
 
 
 def fitted(size: tuple[int, int], longest: int | None) -> tuple[int, int]:
