@@ -43,7 +43,12 @@ OTHER_FILES = (
 )
 PLACES = ("", "qformer_tokenizer")
 LAYERS = re.compile(r"(?:num_(?:\w+_)?layers|n_layers?|depth)")
-SIDES = frozenset({"vocab_size", "hidden_size", "d_model", "n_embd"})
+SIDES = frozenset(
+    {
+        *("vocab_size", "hidden_size", "d_model", "n_embd", "dim"),
+        *("intermediate_size", "d_ff", "ffn_dim", "hidden_dim"),
+    }
+)
 """Settings that are the length of a tensor's side."""
 LORA = re.compile(r"\.lora_(?:A|B|embedding_A|embedding_B|magnitude_vector)\b")
 WHOLE = frozenset({"F64", "F32", "F16", "BF16"})
@@ -193,7 +198,7 @@ def _check_index(index: Path, tensors: dict[str, dict[str, Any]]) -> None:
     named = read_object(index)["weight_map"]
     if missing := sorted(name for name in named if name not in tensors):
         raise ModelError(
-            f"{index} names {len(named)} tensors, and its files hold {len(missing)} of them not, "
+            f"{index} names {len(named)} tensors, {len(missing)} of which are in none of its files, "
             f"such as {missing[0]}; download all of it again"
         )
 

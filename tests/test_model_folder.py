@@ -119,7 +119,7 @@ def test_tensors_that_an_index_names_must_be_in_its_files(folder):
     where = dict.fromkeys(read_header(shards[0]), shards[0].name)
     where["score.weight"] = shards[1].name
     (folder / INDEX).write_text(json.dumps({"weight_map": where}))
-    assert "hold 1 of them not, such as score.weight" in refusal(folder)
+    assert "1 of which are in none of its files, such as score.weight" in refusal(folder)
 
 
 def test_two_sets_of_weights_are_refused_and_a_stale_index_is_not(folder):
@@ -156,6 +156,7 @@ def test_tensors_that_are_no_base_are_refused(folder, tensors, why):
         ({"model_type": None}, "model_type = None"),
         ({"num_hidden_layers": 10**9}, "num_hidden_layers = 1000000000, and the weights have"),
         ({"vocab_size": 10**9}, "vocab_size = 1000000000, and the longest side"),
+        ({"intermediate_size": 10**12}, "intermediate_size = 1000000000000, and the longest"),
         ({"hidden_size": 10**300}, "hidden_size is a number of 301 digits"),
     ],
 )
