@@ -198,8 +198,8 @@ def _check_index(index: Path, tensors: dict[str, dict[str, Any]]) -> None:
     named = read_object(index)["weight_map"]
     if missing := sorted(name for name in named if name not in tensors):
         raise ModelError(
-            f"{index} names {len(named)} tensors, {len(missing)} of which are in none of its files, "
-            f"such as {missing[0]}; download all of it again"
+            f"{index} names {len(named)} tensors, {len(missing)} of which are in none of its "
+            f"files, such as {missing[0]}; download all of it again"
         )
 
 

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers.normalizers import Replace
 from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration, OPTConfig
 
 from hpo.errors import HpoError
@@ -103,6 +104,18 @@ def test_an_empty_byte_level_vocabulary_is_refused(tmp_path):
     assert "unknown to the tokenizer" in refusal(folder, "llama")
 
 
+def test_a_text_that_gives_no_token_at_all_is_named(tmp_path):
+    folder = model_folders.build(tmp_path / "base", "gpt2")
+    tokenizer = tiny_tokenizers.gpt2()
+    tokenizer.backend_tokenizer.normalizer = Replace("z", "")
+    tokenizer.save_pretrained(folder)
+    table = tmp_path / "texts.csv"
+    rows = [f"a box {n},{'ab'[n % 2]}" for n in range(20)]
+    table.write_text("text,label\n" + "\n".join([*rows, "zzz,a"]) + "\n", encoding="utf-8")
+    own = ("data.format=table", f"data.root={table}", "data.max_length=20")
+    assert "its text 'zzz' gives no token" in refusal(folder, "gpt2", *own)
+
+
 def test_texts_in_another_script_than_the_tokenizer_knows_are_refused(tmp_path):
     table = tmp_path / "texts.csv"
     rows = [f"{text} {place},{'ab'[place % 2]}" for place in range(10) for text in CJK]
@@ -153,7 +166,7 @@ def test_adapter_files_next_to_the_weights_are_refused(tmp_path, family):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda t: {f"module.x.{n}": v for n, v in t.items()}, "of 41 tensors that config.json asks for"),
+        (lambda t: {f"module.x.{n}": v for n, v in t.items()}, "of 41 tensors that config.json"),
         (lambda t: {n: t[n] for n in list(t)[:20]}, "it lacks"),
         (lambda t: t | {"bert.embeddings.word_embeddings.weight": torch.zeros(9, 32)}, "(9, 32)"),
         (lambda t: t | {"bert.encoder.layer.2.output.dense.bias": torch.zeros(9)}, "no place for"),

@@ -97,7 +97,13 @@ class Classification:
         return list(rows)
 
     def _ids(self, example: Example) -> list[int]:
-        return self._texts.ids(example.prompt, max_length=self._max_length)
+        ids = self._texts.ids(example.prompt, max_length=self._max_length)
+        if not ids:
+            raise DataError(
+                f"{example.name}: its text {example.prompt[:60]!r} gives no token; take it out of "
+                "the data"
+            )
+        return ids
 
     def collate(self, rows: Sequence[TextRow]) -> dict[str, Tensor]:
         """input_ids (B, T) padded on the right, attention_mask (B, T), labels (B,).
