@@ -7,9 +7,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers.normalizers import Replace
-from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration, OPTConfig
+from transformers import (
+    AutoModelForSequenceClassification,
+    InstructBlipConfig,
+    InstructBlipForConditionalGeneration,
+    OPTConfig,
+)
 
 from hpo.errors import HpoError
+from hpo.training.base.fit import positions_of
 from tests.training import model_folders, tiny_tokenizers
 from tests.training.conftest import make_bench
 
@@ -320,3 +326,20 @@ def test_a_tokenizer_without_an_end_is_refused_for_captions(tmp_path):
     model_folders.edit(folder / "tokenizer_config.json", eos_token=None)
     message = refusal(folder, "captioner")
     assert "no end token" in message
+
+
+@pytest.mark.parametrize("family", model_folders.FAMILIES)
+def test_a_model_reads_as_many_tokens_as_its_positions_and_no_more(tmp_path, family):
+    folder = model_folders.build(tmp_path / "base", family, max_position_embeddings=24)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    most = positions_of(model)
+    expected = {"roberta": 22, "llama": None, "gemma": None, "qwen2": None}
+    assert most == expected.get(family, 24)
+
+    def read(tokens):
+        return model(input_ids=torch.full((1, tokens), 7)).logits
+
+    assert bool(read(most or 60).isfinite().all())
+    if most is not None:
+        with pytest.raises((IndexError, RuntimeError)):
+            read(most + 1)
