@@ -1,5 +1,6 @@
 """Model folders that load but are not what they seem are refused before anything is trained."""
 
+import importlib.util
 import json
 import shutil
 
@@ -91,6 +92,17 @@ def test_a_vocabulary_without_its_merges_is_refused(tmp_path):
     without(folder, "tokenizer.json")
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
     assert "vocab.json without merges.txt" in refusal(folder, "qwen2")
+
+
+@pytest.mark.parametrize(("base", "name"), [("llama", "tokenizer.model"), ("deberta", "spm.model")])
+def test_a_vocabulary_that_no_installed_package_reads_is_refused(tmp_path, base, name):
+    for package in ("sentencepiece", "tiktoken"):
+        if importlib.util.find_spec(package):
+            pytest.skip(f"{package} is installed")
+    folder = model_folders.build(tmp_path / "base", base)
+    without(folder, "tokenizer.json")
+    (folder / name).write_bytes(b"\n\x0e\n\x05<unk>")
+    assert "run pip install sentencepiece" in refusal(folder, base)
 
 
 def test_an_empty_vocabulary_is_refused_with_the_share_of_unknown_tokens(tmp_path):

@@ -3,6 +3,7 @@
 What the files of a folder show by themselves is checked before loading, by `hpo.model_folder`.
 """
 
+import importlib.util
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,6 +73,13 @@ def require_tokenizer(folder: Path, what: str) -> None:
             f"{folder} holds vocab.json without merges.txt, so that {what} would break all words "
             "into letters; put the merges.txt that belongs to it there"
         )
+    pieces = sorted(name for name in files if name.endswith((".model", ".spm")))
+    if pieces and "tokenizer.json" not in names and not _reads_pieces():
+        raise ModelError(
+            f"{folder} holds the vocabulary of {what} as {pieces[0]} only, which is read by "
+            "sentencepiece or tiktoken, and neither is installed; put the tokenizer.json that "
+            "belongs to the weights there, or run pip install sentencepiece"
+        )
     if "auto_map" in settings and "tokenizer.json" not in names and not _is_native(settings):
         raise ModelError(
             f"{config}: {settings.get('tokenizer_class')!r} needs Python code that came with the "
@@ -83,6 +91,10 @@ def require_tokenizer(folder: Path, what: str) -> None:
 def _model_type(folder: Path) -> Any:
     config = folder / CONFIG
     return read_object(config).get("model_type") if config.is_file() else None
+
+
+def _reads_pieces() -> bool:
+    return any(importlib.util.find_spec(name) for name in ("sentencepiece", "tiktoken"))
 
 
 def _is_native(settings: Mapping[str, Any]) -> bool:
