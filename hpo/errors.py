@@ -3,6 +3,7 @@
     HpoError                    the user can mend it: one sentence, exit code 2
     ├── FileProblems            a study or search space file, a --set, an option; all at once
     ├── MissingError            weights, data or a device that is not there
+    ├── ModelError              parts of a model that are broken or do not fit
     ├── StorageError            the database: unreachable, of another version, without a driver
     ├── FingerprintError        the stored study is not comparable with this one
     ├── DataError               captions or images that cannot be read
@@ -27,6 +28,10 @@ class FileProblems(HpoError):
 
 class MissingError(HpoError):
     """Weights, data or a device that the study asks for and this machine lacks."""
+
+
+class ModelError(HpoError):
+    """A model's files are not what they seem, or its parts do not fit each other or the data."""
 
 
 class StorageError(HpoError):

@@ -13,7 +13,7 @@ from hpo.machine import Machine
 from hpo.placement import Placement, place
 from hpo.specs import CategoricalParam, ConstantParam, Param, StudySpec
 from hpo.units import show_name, show_size, show_value
-from hpo.weights import find_weights
+from hpo.weights import find_model
 
 T = TypeVar("T")
 
@@ -119,7 +119,7 @@ def make_plan(
         HpoError: everything that is missing or does not fit, in one message.
     """
     problems: list[str] = []
-    folder = _try(problems, lambda: find_weights(spec.model.name, spec.model.revision))
+    folder = _try(problems, lambda: find_model(spec.model.name, spec.model.revision))
     examples = _try(problems, lambda: read_examples(spec.data))
     weights_bytes = sum(f.stat().st_size for f in folder.glob("*.safetensors")) if folder else 0
     placement = _try(

@@ -1,20 +1,18 @@
 """Where a model's weights lie on this machine. Nothing is ever downloaded."""
 
 import hashlib
-import json
 import os
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from hpo.errors import MissingError
 from hpo.mini import ANSWERER, CAPTIONER, CLASSIFIER
+from hpo.model_folder import CONFIG, check_model_folder, read_object, refuse_adapter, weight_files
 
 EMBEDDED = {"mini": CAPTIONER, "mini-classifier": CLASSIFIER, "mini-answerer": ANSWERER}
 SAMPLE = 1 << 20  # bytes of a weights file, at each end, that go into `digest`
-INDEX = ".safetensors.index.json"
 PROCESSOR_FOLDERS = ("", "qformer_tokenizer", "additional_chat_templates")
 PROCESSOR_SUFFIXES = (".json", ".txt", ".jinja", ".model", ".spm", ".bpe", ".codes", ".tiktoken")
 NOT_PROCESSOR = ("config.json", "generation_config.json", "trainer_state.json", "modelcard.json")
@@ -26,16 +24,30 @@ def find_weights(name: str, revision: str | None = None) -> Path:
 
     Raises:
         MissingError: there is none, or it lacks config.json or safetensors weights.
+        ModelError: an adapter lies in it.
     """
     folder = EMBEDDED.get(name) or Path(os.path.expanduser(name))
     if not folder.is_dir():
         folder = _cached(name, revision)
+    refuse_adapter(name, folder)
     for pattern in ("config.json", "*.safetensors"):
         if not any(folder.glob(pattern)):
             raise MissingError(
                 f"model {name}: {folder} holds no {pattern}; give a directory that "
                 "save_pretrained wrote (safetensors), with its processor, by --model DIR"
             )
+    return folder
+
+
+def find_model(name: str, revision: str | None = None) -> Path:
+    """The directory of a model, its files checked to be what their names say.
+
+    Raises:
+        MissingError: there is none.
+        ModelError: a file in it is something else, or damaged.
+    """
+    folder = find_weights(name, revision)
+    check_model_folder(name, folder)
     return folder
 
 
@@ -56,19 +68,11 @@ def _cached(name: str, revision: str | None) -> Path:
 def model_files(folder: Path) -> list[Path]:
     """The configuration, and the files that transformers loads the weights from.
 
-    These are what config.json names as `transformers_weights`, else model.safetensors, else the
-    shards of its index; all others in the folder are left alone.
+    Raises:
+        ModelError: they are not what their names say.
     """
-    config = folder / "config.json"
-    named = _table(config).get("transformers_weights")
-    first = folder / named if isinstance(named, str) else folder / "model.safetensors"
-    if first.is_file() and not first.name.endswith(INDEX):
-        return [config, first]
-    index = first if first.name.endswith(INDEX) else folder / f"model{INDEX}"
-    shards = _table(index).get("weight_map")
-    if isinstance(shards, dict) and shards:
-        return [config, index, *(folder / n for n in sorted({str(n) for n in shards.values()}))]
-    return [config, *sorted(folder.glob("*.safetensors"))]
+    config = folder / CONFIG
+    return [config, *weight_files(folder, read_object(config))]
 
 
 def processor_files(folder: Path) -> list[Path]:
@@ -85,15 +89,6 @@ def processor_files(folder: Path) -> list[Path]:
         and not path.name.endswith((".index.json", "_results.json"))
         and path.is_file()
     )
-
-
-def _table(path: Path) -> dict[str, Any]:
-    """A JSON object in a file; empty where it is not there or not one."""
-    try:
-        table = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return table if isinstance(table, dict) else {}
 
 
 def digest(folder: Path) -> str:

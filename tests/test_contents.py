@@ -9,7 +9,7 @@ from PIL import Image
 from hpo.contents import read_contents
 from hpo.data import read_examples
 from hpo.data.stages import former_order
-from hpo.errors import MissingError
+from hpo.errors import ModelError
 from hpo.specs import DataSpec
 from hpo.weights import digest, model_files, processor_files
 
@@ -105,12 +105,17 @@ def test_every_file_that_loading_reads_counts(base, name, key):
         "consolidated.safetensors",
         "checkpoint-500/model.safetensors",
         "checkpoint-500/tokenizer.json",
-        INDEX,
     ],
 )
 def test_a_file_that_nothing_reads_does_not_count(base, name):
     before = whole(base)
     write(base / name, b'{"other": 1}')
+    assert whole(base) == before
+
+
+def test_an_index_of_shards_that_are_gone_does_not_count_next_to_the_whole_weights(base):
+    before = whole(base)
+    write(base / INDEX, b'{"weight_map": {"weight": "model-00001-of-00002.safetensors"}}')
     assert whole(base) == before
 
 
@@ -126,7 +131,7 @@ def test_of_shards_those_count_that_the_index_names(base):
     sharded(base, "a.safetensors", "b.safetensors")
     write(base / "old.safetensors", b"old")
     before = whole(base)["model files"]
-    assert set(before) == {"config.json", INDEX, "a.safetensors", "b.safetensors"}
+    assert set(before) == {"config.json", "a.safetensors", "b.safetensors"}
     change_middle(base / "b.safetensors")
     after = whole(base)["model files"]
     assert [name for name in before if before[name] != after[name]] == ["b.safetensors"]
@@ -141,17 +146,18 @@ def test_the_file_that_the_configuration_names_counts(base):
 def test_a_shard_that_is_not_there_is_named(base):
     sharded(base, "a.safetensors", "b.safetensors")
     (base / "b.safetensors").unlink()
-    with pytest.raises(MissingError, match=r"b\.safetensors: cannot be read \(No such file"):
+    with pytest.raises(ModelError, match=r"1 of them are not there, such as b\.safetensors"):
         whole(base)
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"[", b"[1]", b'{"weight_map": 3}', b"\xff", b"[" * 99999]
 )
-def test_an_index_that_is_damaged_has_all_weights_count(base, content):
+def test_an_index_that_is_damaged_is_refused(base, content):
     sharded(base, "a.safetensors")
     write(base / INDEX, content)
-    assert [path.name for path in model_files(base)] == ["config.json", "a.safetensors"]
+    with pytest.raises(ModelError, match=INDEX):
+        model_files(base)
     assert len(processor_files(base)) == 3
 
 

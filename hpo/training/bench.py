@@ -4,6 +4,9 @@ import importlib.metadata
 import os
 import platform
 import random
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +16,7 @@ from torch.utils import deterministic
 import hpo
 from hpo.contents import read_contents
 from hpo.data import Examples, read_examples
-from hpo.errors import DataError, HpoError, MissingError
+from hpo.errors import DataError, HpoError, MissingError, ModelError
 from hpo.protocol import BaseFacts, Setup
 from hpo.specs import Objective
 from hpo.training.base.forward import Forward, alone, compute
@@ -22,13 +25,13 @@ from hpo.training.base.lora import LoraBase
 from hpo.training.base.losses import NonFiniteError
 from hpo.training.base.masks import leave_masks_unread
 from hpo.training.cache import cache_features, share
-from hpo.training.memory.gauge import MemoryGauge
+from hpo.training.memory.gauge import MemoryGauge, is_out_of_memory
 from hpo.training.memory.prediction import MemoryModel
 from hpo.training.memory.probe import count, one_row_order
 from hpo.training.tasks import Source, Task, load_task
 from hpo.training.trial.evaluate import evaluate
 from hpo.training.trial.trial import Bench, new_adapter
-from hpo.weights import find_weights
+from hpo.weights import find_model
 
 BASE_DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "float16": torch.float16}
 ADAPTER_DTYPES = {"float32": torch.float32, "bf16": torch.float32, "float16": torch.float16}
@@ -79,7 +82,8 @@ def set_up(setup: Setup) -> tuple[Bench, BaseFacts]:
     use_faster_kernels(task.model, device, limited=setup.memory_limit_bytes is not None)
     _hold_objective(study.objective, task)
     base_parameters = sum(p.numel() for p in task.model.parameters())
-    train, val = task.encode(examples.train), task.encode(examples.val)
+    with _computable(study.model.name):
+        train, val = task.encode(examples.train), task.encode(examples.val)
     base = LoraBase(
         task.model, task.target_pattern, head=task.head, longest=task.longest, last_n=study.last_n
     )
@@ -95,9 +99,10 @@ def set_up(setup: Setup) -> tuple[Bench, BaseFacts]:
         memory=MemoryModel(),
         eval_rows=study.trial.eval_batch_size,
     )
-    checks = [*verify(task, base), cache_features(bench, examples, setup)]
-    zero_shot = _zero_shot(bench) if setup.zero_shot else None
-    warm_up(bench)
+    with _computable(study.model.name):
+        checks = [*verify(task, base), cache_features(bench, examples, setup)]
+        zero_shot = _zero_shot(bench) if setup.zero_shot else None
+        warm_up(bench)
     bench = replace(bench, memory=memory_model(bench))
     gauge.mark_baseline()
     facts = BaseFacts(
@@ -113,6 +118,30 @@ def set_up(setup: Setup) -> tuple[Bench, BaseFacts]:
         generates=task.generates,
     )
     return bench, facts
+
+
+@contextmanager
+def _computable(name: str) -> Iterator[None]:
+    """Says which model is at fault where its parts do not fit, or its first forward passes fail.
+
+    Raises:
+        ModelError: they do, but not for want of memory; the traceback is in the runner's log.
+    """
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(f"model {name}: {error}") from error
+    except HpoError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        traceback.print_exc()
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise ModelError(
+            f"model {name}: its first forward pass fails ({why}); its config.json does not belong "
+            "to its weights, or this task cannot use the architecture: give another by --model DIR"
+        ) from error
 
 
 def _load(setup: Setup, examples: Examples, device: torch.device) -> Task:
@@ -137,7 +166,7 @@ def _compare_contents(setup: Setup, examples: Examples) -> None:
     if not setup.contents:
         return
     model = setup.study.model
-    parts = read_contents(find_weights(model.name, model.revision), examples).parts
+    parts = read_contents(find_model(model.name, model.revision), examples).parts
     wanted = setup.contents
     if changed := [key for key in parts | wanted if parts.get(key) != wanted.get(key)]:
         raise DataError(

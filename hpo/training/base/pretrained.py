@@ -2,65 +2,119 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import PIL
 import torch
 import transformers
 from torch import Tensor, nn
+from transformers import AutoConfig
 
 import hpo
 from hpo.digests import THREADS
-from hpo.errors import MissingError
+from hpo.errors import HpoError, ModelError
+from hpo.model_folder import CONFIG, read_object
 from hpo.specs import ModelSpec
-from hpo.weights import find_weights
+from hpo.training.base.fit import (
+    known_architecture,
+    refuse_misfits,
+    require_image_processor,
+    require_tokenizer,
+)
+from hpo.training.memory.gauge import is_out_of_memory
+from hpo.weights import find_model
+
+TOKENIZER: Mapping[str, str] = {"": "the tokenizer"}
+QUOTED = 200  # characters of a library's own sentence
 
 
 def load_pretrained(
     model: ModelSpec,
-    kind: type[Any],
-    processor_kind: type[Any],
+    kind: Any,
+    processor_kind: Any,
     *,
     dtype: torch.dtype,
     what: str,
     fresh: Sequence[str] = (),
+    tokenizers: Mapping[str, str] = TOKENIZER,
     **options: Any,
 ) -> tuple[Any, Any]:
-    """(model, processor) of these transformers classes.
+    """(model, processor) of these transformers classes; code that came with a model is never run.
 
     Args:
         what: the architecture, for people.
-        fresh: names of modules whose weights need not be there.
+        fresh: names of modules whose weights need not be there, or may be of another size.
+        tokenizers: what must be there, for people, by its folder in the model's.
         options: what else `from_pretrained` is to know of the model.
 
     Raises:
-        MissingError: weights or processor are not there, or of another architecture.
+        MissingError: there is no such model.
+        ModelError: weights or processor are damaged, of another architecture, or do not fit.
     """
-    folder = find_weights(model.name, model.revision)
-    try:
-        processor = processor_kind.from_pretrained(folder, local_files_only=True)
+    folder = find_model(model.name, model.revision)
+    name = f"model {model.name}"
+    safe = {"local_files_only": True, "trust_remote_code": False}
+    with _translated(name, folder, what, "configuration"):
+        _check_architecture(folder, getattr(kind, "config_class", None))
+        AutoConfig.from_pretrained(folder, **safe)
+    with _translated(name, folder, what, "tokenizer or processor"):
+        if hasattr(kind, "config_class"):  # models of images have classes of their own
+            require_image_processor(folder)
+        for place, tokenizer in tokenizers.items():
+            require_tokenizer(folder / place, tokenizer)
+        processor = processor_kind.from_pretrained(folder, **safe)
+    with _translated(name, folder, what, "weights"):
         stock, info = kind.from_pretrained(
             folder,
             dtype=dtype,
-            local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, in a sentence of our own
+            **safe,
             **options,
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise MissingError(
-            f"model {model.name}: {folder} is not a complete {what} with its processor "
-            f"({str(error).splitlines()[0]}); download all of it, or give another by --model DIR"
-        ) from error
-    known = tuple(f"{name}." for name in fresh)
-    if missing := sorted(name for name in info["missing_keys"] if not name.startswith(known)):
-        raise MissingError(
-            f"model {model.name}: {folder} lacks {len(missing)} tensors of {what}, such as "
-            f"{missing[:1]}; download all of it, or give another by --model DIR"
-        )
+        refuse_misfits(stock, info, fresh=tuple(f"{name}." for name in fresh))
     return stock, processor
+
+
+def _check_architecture(folder: Path, wanted: Any) -> None:
+    """`wanted`: the only class of configurations that will do; None for any."""
+    architecture = known_architecture(folder)
+    if wanted is not None and wanted.model_type != architecture:
+        raise ModelError(
+            f"{folder / CONFIG}: model_type = {architecture!r}, and this task takes "
+            f"{wanted.model_type!r}"
+        )
+
+
+@contextmanager
+def _translated(name: str, folder: Path, what: str, part: str) -> Iterator[None]:
+    """Turns whatever goes wrong within it into one sentence with the model's name and a remedy."""
+    remedy = "or give another by --model DIR"
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(f"{name}: {error}, {remedy}") from error
+    except HpoError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if "Unrecognized configuration class" in why:
+            kind = read_object(folder / CONFIG)["model_type"]
+            raise ModelError(
+                f"{name}: transformers has no {what} of architecture {kind!r}; give one of another "
+                "architecture by --model DIR"
+            ) from error
+        raise ModelError(
+            f"{name}: the {part} in {folder} cannot be loaded ({why[:QUOTED]}); download all of it "
+            f"again, {remedy}"
+        ) from error
 
 
 def identity_of(tower: nn.Module, config: Any, preprocessing: str, **more: str) -> str:

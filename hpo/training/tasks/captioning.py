@@ -30,14 +30,19 @@ from hpo.specs import TrialConfig
 from hpo.training.base.batch import send
 from hpo.training.base.cross_entropy import head_losses
 from hpo.training.base.features import SLOT, Features, Prefix
+from hpo.training.base.fit import positions_of
 from hpo.training.base.losses import Losses, row_sums
 from hpo.training.base.pixels import PixelCache
 from hpo.training.base.pretrained import identity_of, load_pretrained
+from hpo.training.base.processors import QFORMER_TOKENIZER, check_instructblip, check_squares
 from hpo.training.base.rows import ImageRow
+from hpo.training.base.text_ids import TextTokenizer
 from hpo.training.base.texts import caption_scorer
 from hpo.training.tasks import Row, Scorer, Source, require, targets_of
 
 IGNORED = -100
+IMAGE = "<image>"
+TOKENIZERS = {"": "the tokenizer", "qformer_tokenizer": QFORMER_TOKENIZER}
 QFORMER = (
     r"^(?:.*\.)?qformer\.encoder\.layer\.\d+\.(?:(?:cross)?attention\."
     r"(?:attention\.(?:query|key|value)|output\.dense)|(?:intermediate|output)(?:_query)?\.dense)$"
@@ -81,11 +86,15 @@ class Captioning:
         self._stock = model
         self._processor = processor
         self._max_length = source.data.max_length
+        self._texts = TextTokenizer(processor.tokenizer, [IMAGE])
+        self._captions = TextTokenizer(processor.tokenizer, [IMAGE])
+        self._qformer_texts = TextTokenizer(processor.qformer_tokenizer)
         self._seq2seq = not model.config.use_decoder_only_language_model
         self._queries = int(model.config.num_query_tokens)
         self._pixels = PixelCache(self._process, source.cache_bytes, source.ahead_bytes)
         self._features: Features | None = None
-        self._longest_prompt = self.longest = 0
+        self._longest_prompt = self._longest_row = self.longest = 0
+        self._positions = positions_of(model.language_model)
         model.language_model.generation_config = self._greedy()
         # nothing reads what the last layer makes of instruction tokens: only queries go on
         model.qformer.encoder.layer[-1].feed_forward_chunk = lambda states: states
@@ -98,6 +107,8 @@ class Captioning:
     def encode(self, examples: Sequence[Example]) -> list[Row]:
         """Token ids of the examples, captions cut at `data.max_length` tokens."""
         rows = [self._row(example) for example in examples]
+        lengths = (row.length if not self._seq2seq else len(row.prompt) for row in rows)
+        self._longest_row = max(self._longest_row, *lengths)
         longest = (len(row.qformer_prompt) for row in rows)
         self._longest_prompt = max(self._longest_prompt, *longest)
         if self.target_scope != "qformer":  # the language model's shapes vary
@@ -164,19 +175,20 @@ class Captioning:
 
     def _row(self, example: Example) -> CaptionRow:
         tokenizer = self._processor.tokenizer
-        qformer_prompt = self._processor.qformer_tokenizer(example.prompt).input_ids
+        qformer_prompt = self._qformer_texts.ids(example.prompt)
         longest = self._stock.config.qformer_config.max_position_embeddings
-        if "<image>" in example.prompt or len(qformer_prompt) > longest:
+        if len(qformer_prompt) > longest:
             raise DataError(
                 f"{example.name}: its instruction has {len(qformer_prompt)} tokens; it may have "
-                f"{longest}, and no <image> in it; change text_input"
+                f"{longest}; change text_input"
             )
         image = [self._stock.config.image_token_id] * self._queries
-        target = tokenizer(example.target, add_special_tokens=False).input_ids
-        target = target[: self._max_length - 1]
+        target = self._captions.ids(example.target, add_special_tokens=False)[
+            : self._max_length - 1
+        ]
         return CaptionRow(
             example=example,
-            prompt=image + tokenizer(example.prompt).input_ids,
+            prompt=image + self._texts.ids(example.prompt),
             qformer_prompt=qformer_prompt,
             target=[*target, tokenizer.eos_token_id],
         )
@@ -310,13 +322,26 @@ class Captioning:
             "from without adapters; leave it out, as (?!.*lm_head).* does",
         )
         config, tokenizer = self._stock.config, self._processor.tokenizer
-        image_id = tokenizer.convert_tokens_to_ids("<image>")
+        image_id = tokenizer.convert_tokens_to_ids(IMAGE)
         require(
             config.image_token_id == image_id,
-            f"the tokenizer's <image> has id {image_id}, the model expects "
+            f"the tokenizer's {IMAGE} has id {image_id}, the model expects "
             f"{config.image_token_id}; use the processor that belongs to the weights",
         )
-        held = [f"{self._queries} image tokens a row"]
+        least, longest = self._positions, self._longest_row
+        require(
+            least is None or longest <= least,
+            f"data.max_length = {self._max_length}: a row has {longest} tokens with its image, and "
+            f"the language model has positions for {least}; set it lower",
+        )
+        vocabularies = check_instructblip(
+            self._stock,
+            self._processor,
+            captions=self._captions,
+            instructions=self._texts,
+            qformer=self._qformer_texts,
+        )
+        held = [*vocabularies, f"{self._queries} image tokens a row"]
         if self._seq2seq:
             language_model = self._stock.language_model
             require(
@@ -339,7 +364,8 @@ def load(source: Source) -> Captioning:
     """Loads base and processor from this machine.
 
     Raises:
-        MissingError: weights or processor are not there, or of another architecture.
+        MissingError: weights or processor are not there.
+        ModelError: they are damaged, of another architecture, or do not fit each other.
     """
     stock, processor = load_pretrained(
         source.model,
@@ -347,5 +373,7 @@ def load(source: Source) -> Captioning:
         InstructBlipProcessor,
         dtype=source.dtype,
         what="InstructBLIP",
+        tokenizers=TOKENIZERS,
     )
+    check_squares(source.model.name, stock.config.vision_config, processor.image_processor)
     return Captioning(stock.to(source.device), processor, source)

@@ -23,9 +23,11 @@ from hpo.specs import TrialConfig
 from hpo.training.base.batch import send
 from hpo.training.base.blocks import Known, adaptable, blocks_before, put, stand_in
 from hpo.training.base.features import SLOT, Features, Prefix
+from hpo.training.base.fit import check_vocabulary, positions_of
 from hpo.training.base.losses import Losses, row_sums
 from hpo.training.base.pretrained import identity_of, load_pretrained
 from hpo.training.base.scores import f_beta, scores
+from hpo.training.base.text_ids import TextTokenizer
 from hpo.training.tasks import Row, Scorer, Source, require, targets_of
 
 HEADS = ("score", "classifier")
@@ -71,7 +73,9 @@ class Classification:
         self._features: Features | None = None
         self._known = Known()
         self._stock, self._tokenizer = model, tokenizer
-        self._max_length = source.data.max_length
+        self._positions, self._asked_length = positions_of(model), source.data.max_length
+        self._max_length = min(self._asked_length, self._positions or self._asked_length)
+        self._texts = TextTokenizer(tokenizer)
         self.labels = {name: number for number, name in enumerate(labels(source.examples))}
         counts = [0] * len(self.labels)
         for example in source.examples.train:
@@ -84,7 +88,7 @@ class Classification:
         return 0
 
     def encode(self, examples: Sequence[Example]) -> list[Row]:
-        """Token ids of the texts, cut at `data.max_length` tokens."""
+        """Token ids of the texts, cut at `data.max_length` tokens, or as many as it can read."""
         rows = [
             TextRow(example=example, ids=self._ids(example), label=self.labels[example.target])
             for example in examples
@@ -93,8 +97,12 @@ class Classification:
         return list(rows)
 
     def _ids(self, example: Example) -> list[int]:
-        cut = self._tokenizer(example.prompt, truncation=True, max_length=self._max_length)
-        ids: list[int] = cut.input_ids
+        ids = self._texts.ids(example.prompt, max_length=self._max_length)
+        if not ids:
+            raise DataError(
+                f"{example.name}: its text {example.prompt[:60]!r} gives no token; take it out of "
+                "the data"
+            )
         return ids
 
     def collate(self, rows: Sequence[TextRow]) -> dict[str, Tensor]:
@@ -132,6 +140,7 @@ class Classification:
             together=f"{SLOT} texts",
             blocks=str(len(self.prefix)),
             longest=str(self._max_length),
+            special_tokens="read as text",
         )
         return Prefix(identity=identity, read=self._ids, forward=forward)
 
@@ -193,8 +202,19 @@ class Classification:
             f"the model pads with {self._stock.config.pad_token_id}, its tokenizer with "
             f"{self._tokenizer.pad_token_id}: the wrong token would be classified",
         )
+        lines = check_vocabulary(
+            self._texts,
+            self._stock.get_input_embeddings(),
+            what="the tokenizer",
+            special={"padding": self._tokenizer.pad_token_id},
+        )
+        if self._positions is not None and self._max_length == self._positions < self._asked_length:
+            lines.append(
+                f"texts cut at {self._positions} tokens, for which the model has positions, and "
+                f"not at data.max_length = {self._asked_length}"
+            )
         least, most = int(self._counts.min()), int(self._counts.max())
-        return [f"{len(self._counts)} labels with {least} to {most} training texts each"]
+        return [*lines, f"{len(self._counts)} labels with {least} to {most} training texts each"]
 
 
 def load(source: Source) -> Classification:

@@ -25,11 +25,14 @@ from hpo.specs import TrialConfig
 from hpo.training.base.batch import send
 from hpo.training.base.cross_entropy import token_losses
 from hpo.training.base.features import Features, Prefix
+from hpo.training.base.fit import check_vocabulary
 from hpo.training.base.losses import Losses
 from hpo.training.base.pixels import PixelCache
 from hpo.training.base.pretrained import identity_of, load_pretrained
+from hpo.training.base.processors import check_patches, rendered
 from hpo.training.base.rows import ImageRow
 from hpo.training.base.stills import StillsProcessor
+from hpo.training.base.text_ids import TextTokenizer
 from hpo.training.base.texts import exact_matches
 from hpo.training.tasks import Row, Scorer, Source, require, targets_of
 
@@ -66,6 +69,7 @@ class Answering:
         self.longest = 0
         self._stock, self._processor = model, processor
         self._max_length = source.data.max_length
+        self._texts = TextTokenizer(processor.tokenizer, [processor.image_token])
         self._image_size = source.data.image_size
         self._image_token = int(model.config.image_token_id)
         self._pixels = PixelCache(self._process, source.cache_bytes, source.ahead_bytes)
@@ -83,26 +87,27 @@ class Answering:
         return list(rows)
 
     def _row(self, example: Example) -> AnswerRow:
-        asks = {"role": "user", "content": [IMAGE, {"type": "text", "text": example.prompt}]}
-        says = {"role": "assistant", "content": [{"type": "text", "text": example.target}]}
-        question = self._processor.apply_chat_template([asks], add_generation_prompt=True)
-        whole = self._processor.apply_chat_template([asks, says])
+        prompt, answer = map(self._texts.masked, (example.prompt, example.target))
+        asks = {"role": "user", "content": [IMAGE, {"type": "text", "text": prompt}]}
+        says = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
+        question = rendered(self._processor, [asks], add_generation_prompt=True)
+        whole = rendered(self._processor, [asks, says])
         require(whole.startswith(question), "the chat template writes a question in two ways")
         image, grid = self._processor.image_token, self._grid(example)
-        if question.count(image) != 1 or image in whole[len(question) :]:
-            raise DataError(f"{example.name}: a text with {image} in it; take it out of the data")
-        merge = self._processor.image_processor.merge_size**2
-        *answer, end = self._ids(whole[len(question) :].rstrip())
-        prompt = self._ids(question.replace(image, image * (grid[1] * grid[2] // merge)))
-        target = [*answer[: self._max_length - 1], end]
-        positions = self._positions([*prompt, *target], grid)
-        return AnswerRow(
-            example=example, prompt=prompt, target=target, grid=grid, positions=positions
+        require(
+            question.count(image) == 1 and image not in whole[len(question) :],
+            f"the chat template writes {image} {whole.count(image)} times for one image; use the "
+            "processor that belongs to the weights",
         )
-
-    def _ids(self, text: str) -> list[int]:
-        ids: list[int] = self._processor.tokenizer(text, add_special_tokens=False).input_ids
-        return ids
+        merge = self._processor.image_processor.merge_size**2
+        ids = self._texts.rendered_ids
+        *said, end = ids(whole[len(question) :].rstrip())
+        asked = ids(question.replace(image, image * (grid[1] * grid[2] // merge)))
+        target = [*said[: self._max_length - 1], end]
+        positions = self._positions([*asked, *target], grid)
+        return AnswerRow(
+            example=example, prompt=asked, target=target, grid=grid, positions=positions
+        )
 
     def _positions(self, ids: list[int], grid: tuple[int, int, int]) -> Tensor:
         """By the model's own rule (3, T)."""
@@ -318,7 +323,11 @@ class Answering:
             f"the tokenizer's {token} has id {expected}, the model expects {self._image_token}; "
             "use the processor that belongs to the weights",
         )
-        return ["loss on answers only"]
+        tokenizer = self._processor.tokenizer
+        special = {"padding": tokenizer.pad_token_id, token: self._image_token}
+        words = self._stock.get_input_embeddings()
+        lines = check_vocabulary(self._texts, words, what="the tokenizer", special=special)
+        return [*lines, "loss on answers only"]
 
 
 def fitted(size: tuple[int, int], longest: int | None) -> tuple[int, int]:
@@ -351,7 +360,8 @@ def load(source: Source) -> Answering:
     """Loads base and processor from this machine.
 
     Raises:
-        MissingError: weights or processor are not there, or of another architecture.
+        MissingError: weights or processor are not there.
+        ModelError: they are damaged, of another architecture, or do not fit each other.
     """
     stock, processor = load_pretrained(
         source.model,
@@ -360,4 +370,5 @@ def load(source: Source) -> Answering:
         dtype=source.dtype,
         what="Qwen2-VL",
     )
+    check_patches(source.model.name, stock.config.vision_config, processor)
     return Answering(stock.to(source.device), processor, source)
