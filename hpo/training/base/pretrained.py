@@ -19,7 +19,7 @@ SAMPLE = 4096  # values of a tensor, at each end, that go into a digest
 
 def load_pretrained(
     model: ModelSpec,
-    kind: type[Any],
+    kind: Any,
     processor_kind: type[Any],
     *,
     dtype: torch.dtype,

@@ -67,7 +67,8 @@ class Captioning:
     """A frozen InstructBLIP and its processor."""
 
     target_scope = ""
-    head = None
+    heads = ()
+    label_names = ()
     prefix = ("vision_model",)
     metrics = ()
     generates = True

@@ -52,7 +52,8 @@ class Answering:
     """A frozen Qwen2-VL and its processor."""
 
     target_scope = "language_model"
-    head = None
+    heads = ()
+    label_names = ()
     prefix = ("model.visual",)
     metrics = ("exact_match",)
     generates = True
