@@ -33,7 +33,7 @@ def complete(
         usual: an expression of the usual names; returned where it matches exactly these Linears.
         parts: `attention`, `mlp`, or both.
         adapt: `model.adapt` as the user wrote it.
-        within: name of the module whose blocks count; empty for the whole model.
+        within: how the names of the blocks that count begin; empty for all.
 
     Raises:
         MissingError: a part has no Linear, other ones in another block, or large matrices that
@@ -43,7 +43,7 @@ def complete(
     if problem := _problem(model, blocks, parts, within):
         raise MissingError(
             f"model.adapt = {adapt!r}: {problem}; give a regular expression of module names "
-            f"instead, for this model has the Linears {linear_names(model)}"
+            f"instead, for the Linears there are {linear_names(model, within)}"
         )
     wanted = {
         f"{stack}.{number}.{name}"
@@ -56,9 +56,10 @@ def complete(
     return usual if matched == wanted else _expression(blocks, parts)
 
 
-def linear_names(model: nn.Module) -> str:
+def linear_names(model: nn.Module, within: str = "") -> str:
     """The names of a model's Linears for people, once for all blocks."""
-    names = (name for name, module in model.named_modules() if isinstance(module, nn.Linear))
+    linears = (name for name, module in model.named_modules() if isinstance(module, nn.Linear))
+    names = (name for name in linears if name.startswith(within))
     short = list(dict.fromkeys(re.sub(r"\.\d+(?=\.|$)", ".N", name) for name in names))
     more = f" and {len(short) - SHOWN} more" if len(short) > SHOWN else ""
     return f"{', '.join(short[:SHOWN])}{more}" if short else "none"
