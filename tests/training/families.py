@@ -3,10 +3,11 @@
 import csv
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
     AlbertConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
     BertConfig,
     BloomConfig,
     DebertaV2Config,
@@ -22,6 +23,7 @@ from transformers import (
     MPNetConfig,
     OPTConfig,
     Phi3Config,
+    PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
     RobertaConfig,
@@ -36,6 +38,7 @@ WORDS = {
 FILLERS = ("please", "now", "today", "the", "and", "we", "you", "see", "soon", "again")
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
 VOCABULARY = (*SPECIAL, *FILLERS, *(word for words in WORDS.values() for word in words))
+BYTE_LEVEL = 400  # ids of a byte-level vocabulary at most
 BLOCKS = 2
 SIZES = {
     "vocab_size": len(VOCABULARY),
@@ -81,7 +84,7 @@ def configs():
         "opt": OPTConfig(**few, hidden_size=32, ffn_dim=48, word_embed_proj_dim=16, **IDS),
         "llama": LlamaConfig(**GROUPED, **IDS),
         "mistral": MistralConfig(**GROUPED, sliding_window=8, **IDS),
-        "qwen2": Qwen2Config(**GROUPED, **IDS),
+        "qwen2": Qwen2Config(**{**GROUPED, "vocab_size": BYTE_LEVEL}, **IDS),
         "qwen3": Qwen3Config(**GROUPED, head_dim=16, **IDS),
         "gemma2": Gemma2Config(**GROUPED, head_dim=16, sliding_window=8, **IDS),
         "phi3": Phi3Config(**GROUPED, **IDS),
@@ -91,11 +94,27 @@ def configs():
 FAMILIES = tuple(configs())
 
 
-def write_tokenizer(folder, *, pad=True):
-    """Words apart by blanks, ids by their places in the vocabulary."""
+def write_tokenizer(folder, *, pad=True, in_bytes=False):
+    """Words apart by blanks, ids by their places in the vocabulary.
+
+    Args:
+        in_bytes: a byte-level BPE instead, which alone is read for a Qwen2.
+    """
     ids = {word: place for place, word in enumerate(VOCABULARY)}
     words = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
+    if in_bytes:
+        words = Tokenizer(models.BPE())
+        words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        words.train_from_iterator(
+            [" ".join(VOCABULARY[len(SPECIAL) :])],
+            trainers.BpeTrainer(
+                vocab_size=BYTE_LEVEL,
+                special_tokens=list(SPECIAL),
+                initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+                show_progress=False,
+            ),
+        )
     PreTrainedTokenizerFast(
         tokenizer_object=words,
         unk_token="<unk>",
@@ -124,12 +143,12 @@ def write_model(folder, config, *, labels=None, blocks=None, pad=True, head=Fals
     kind = AutoModelForSequenceClassification if head or labels else AutoModel
     model = kind.from_config(config)
     model.save_pretrained(folder)
-    write_tokenizer(folder, pad=pad)
+    write_tokenizer(folder, pad=pad, in_bytes=config.model_type == "qwen2")
     return model
 
 
 def write_table(path, labels=None, rows=120):
-    """Texts whose label one word of three says; `labels` by the names of `WORDS`."""
+    """Texts of which every other word says the label; `labels` by the names of `WORDS`."""
     drawn = torch.Generator().manual_seed(0)
     labels = labels or {name: name for name in WORDS}
 
@@ -141,7 +160,6 @@ def write_table(path, labels=None, rows=120):
         writer.writerow(("text", "label"))
         for number in range(rows):
             name = list(labels)[number % len(labels)]
-            words = [pick(FILLERS) for _ in range(3 + number % 9)]
-            words.insert(int(torch.randint(len(words), (1,), generator=drawn)), pick(WORDS[name]))
-            writer.writerow((f"{' '.join(words)} {pick(FILLERS)}", labels[name]))
+            kinds = [FILLERS if place % 2 else WORDS[name] for place in range(4 + number % 9)]
+            writer.writerow((" ".join(map(pick, kinds)), labels[name]))
     return path
