@@ -63,18 +63,22 @@ class ClassifierLoader:
                 f"{folder}: {others[0]} is {there} in the weights, and {wanted} by config.json; "
                 "download all of the model again, or give another by --model DIR"
             )
-        self.head = self._head(model, own, new)
+        self.head = self._head(model, own, new, sizes)
         return model, {**info, "missing_keys": lacking - new, "mismatched_keys": set()}
 
-    def _head(self, model: Any, own: Mapping[int, str], new: set[str]) -> Head:
+    def _head(
+        self, model: Any, own: Mapping[int, str], new: set[str], sizes: Mapping[str, Any]
+    ) -> Head:
         last = _last_linear(model, len(self._labels))
         fresh = {name.rpartition(".")[0] for name in new}
-        labels, why = (
-            (None, "the checkpoint has none") if last in fresh else known(own, self._labels)
-        )
-        if labels is None and last not in fresh:
-            _draw(model.get_submodule(last), model.config)
-            fresh.add(last)
+        labels, why = None, "the checkpoint has none"
+        if f"{last}.weight" in sizes:
+            outputs = sizes[f"{last}.weight"][0][0]
+            why = f"the checkpoint's has {outputs} outputs, {shown(list(own.values()))}"
+        elif last not in fresh:
+            labels, why = known(own, self._labels)
+            if labels is None:
+                _draw(model.get_submodule(last), model.config)
         origin = f"new, as {why}" if labels is None else f"of the checkpoint, {why}"
         order = labels or self._labels
         model.config.id2label = dict(enumerate(order))
