@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification, BertModel, RobertaForMaskedLM
+from transformers import (
+    AutoModelForSequenceClassification,
+    BartConfig,
+    BertModel,
+    ConvBertConfig,
+    RobertaForMaskedLM,
+)
 
 from hpo.errors import MissingError
 from hpo.files import Options, load_study
@@ -73,6 +79,7 @@ def test_the_labels_of_a_fine_tuned_checkpoint_keep_their_order(tmp_path):
     assert facts.zero_shot == 1.0
     assert facts.labels == ("spam", "ham")
     assert torch.equal(bench.base.head_tensors()[0], model.classifier.weight)
+    assert not any("reads padding" in check for check in facts.checks)
     assert "of the checkpoint" in head_line(facts) and "0 'spam', 1 'ham'" in head_line(facts)
 
 
@@ -217,6 +224,40 @@ def test_a_tokenizer_without_padding_and_end_is_refused(tmp_path):
             path.write_text(json.dumps(kept))
     with pytest.raises(MissingError, match="neither a padding nor an end token"):
         set_up_in(tmp_path)
+
+
+def test_a_model_that_needs_more_than_the_text_is_refused_in_a_sentence(tmp_path):
+    """BART's head reads the end token, which this tokenizer does not write."""
+    config = BartConfig(
+        vocab_size=len(VOCABULARY),
+        d_model=32,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=48,
+        decoder_ffn_dim=48,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=3,
+        decoder_start_token_id=2,
+        forced_eos_token_id=3,
+    )
+    write_model(tmp_path / "model", config)
+    write_table(tmp_path / "texts.csv")
+    with pytest.raises(MissingError, match=r"cannot classify .* \(Each example must contain"):
+        set_up_in(tmp_path)
+
+
+def test_a_model_that_reads_padding_is_named(tmp_path):
+    sizes = {"vocab_size": len(VOCABULARY), "hidden_size": 32, "num_attention_heads": 2}
+    config = ConvBertConfig(
+        **sizes, embedding_size=32, intermediate_size=48, num_hidden_layers=1, pad_token_id=0
+    )
+    write_model(tmp_path / "model", config)
+    write_table(tmp_path / "texts.csv")
+    _, facts = set_up_in(tmp_path)
+    assert any(check.startswith("this model reads padding") for check in facts.checks)
 
 
 def test_the_end_token_pads_where_nothing_else_does(tmp_path, order):

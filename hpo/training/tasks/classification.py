@@ -37,6 +37,7 @@ ATTENTION = (
     r"|attention\.(?:self\.(?:query|key|value)|output\.dense|[qkv]_lin|out_lin))$"
 )
 MLP = r"^(?:.*\.)?(?:mlp\.(?:gate|up|down)_proj|(?:intermediate|output)\.dense)$"
+EXACT, ROUGH = 1e-4, 0.05  # difference of a loss in float32, and in half precision
 TARGETS = {"attention": ATTENTION, "attention+mlp": f"(?:{ATTENTION})|(?:{MLP})"}
 
 
@@ -76,7 +77,9 @@ class Classification:
         self._stock, self._tokenizer = model, tokenizer
         self._max_length = source.data.max_length
         self.labels = {name: number for number, name in enumerate(head.labels)}
-        self._origin = head.origin
+        self._origin, self._name = head.origin, source.model.name
+        self._tried: list[TextRow] = []
+        """The shortest and the longest text that were encoded first."""
         counts = [0] * len(self.labels)
         for example in source.examples.train:
             counts[self.labels[example.target]] += 1
@@ -94,6 +97,7 @@ class Classification:
             for example in examples
         ]
         self.longest = max(self.longest, *(row.length for row in rows))
+        self._tried = self._tried or [f(rows, key=lambda row: row.length) for f in (min, max)]
         return list(rows)
 
     def _ids(self, example: Example) -> list[int]:
@@ -198,10 +202,29 @@ class Classification:
             f"{self._tokenizer.pad_token_id}: the wrong token would be classified",
         )
         least, most = int(self._counts.min()), int(self._counts.max())
-        return [
+        found = [
             f"head: {self._origin}",
             f"{len(self._counts)} labels with {least} to {most} training texts each",
         ]
+        if self._tried and self._reads_padding():
+            found.append("this model reads padding: losses depend on the other texts of a batch")
+        return found
+
+    @torch.no_grad()
+    def _reads_padding(self) -> bool:
+        """Whether the loss of a text depends on the padding after it."""
+        try:
+            alone = self.losses(self.collate(self._tried[:1])).rows
+            padded = self.losses(self.collate(self._tried)).rows[:1]
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            why = (str(error) or type(error).__name__).splitlines()[0]
+            raise MissingError(
+                f"model {self._name}: it cannot classify the shortest and the longest text of the "
+                f"data ({why}); give another model by --model"
+            ) from error
+        exact = EXACT if self._stock.dtype == torch.float32 else ROUGH
+        both = bool(alone.isfinite().all() and padded.isfinite().all())
+        return both and not torch.allclose(alone, padded, rtol=exact, atol=exact)
 
 
 def load(source: Source) -> Classification:
