@@ -124,7 +124,7 @@ def write_tokenizer(folder, *, pad=True, in_bytes=False):
     ).save_pretrained(folder)
 
 
-def write_model(folder, config, *, labels=None, blocks=None, pad=True, head=False):
+def write_model(folder, config, *, labels=None, pad=True):
     """A model of random weights with its tokenizer; without a head, as backbones are published.
 
     Args:
@@ -134,13 +134,11 @@ def write_model(folder, config, *, labels=None, blocks=None, pad=True, head=Fals
     for name in ("initializer_range", "init_std"):  # wide, so that words differ
         if hasattr(config, name):
             setattr(config, name, 0.2)
-    if blocks is not None:
-        config.num_hidden_layers = blocks
     if labels is not None:
         config.num_labels = len(labels)
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: number for number, label in enumerate(labels)}
-    kind = AutoModelForSequenceClassification if head or labels else AutoModel
+    kind = AutoModelForSequenceClassification if labels else AutoModel
     model = kind.from_config(config)
     model.save_pretrained(folder)
     write_tokenizer(folder, pad=pad, in_bytes=config.model_type == "qwen2")

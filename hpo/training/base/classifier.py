@@ -51,7 +51,8 @@ class ClassifierLoader:
             MissingError: the model has no Linear with an output for each label as its head, or a
                 tensor of another shape than its configuration says.
         """
-        own = dict(AutoConfig.from_pretrained(folder, local_files_only=True).id2label or {})
+        offline = {"local_files_only": True, "trust_remote_code": False}
+        own = dict(AutoConfig.from_pretrained(folder, **offline).id2label or {})
         options |= {"num_labels": len(self._labels), "ignore_mismatched_sizes": True}
         model, info = AutoModelForSequenceClassification.from_pretrained(folder, **options)
         sizes = {name: shapes for name, *shapes in info["mismatched_keys"]}
