@@ -124,6 +124,8 @@ class BaseFacts(Spec):
     lanes: Lanes = Lanes()
     generates: bool = False
     """Whether its answers are texts, which Score scores."""
+    labels: tuple[str, ...] = ()
+    """Labels by output of the head, where the task has any."""
 
 
 class Ready(Spec):

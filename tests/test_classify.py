@@ -1,6 +1,7 @@
 """The classification study from end to end: on drawn messages, on a table, on real texts."""
 
 import csv
+import json
 
 import optuna
 from safetensors.torch import load_file
@@ -38,6 +39,10 @@ def test_texts_of_a_table_are_searched_for_the_largest_objective(tmp_path):
     adapter = load_file(folder / "adapter" / "adapter_model.safetensors")
     assert "base_model.model.score.weight" in adapter
     assert len(adapter) == 1 + 2 * 4 * best.params["last_n"]
+    labels = json.loads((folder / "adapter" / "labels.json").read_text())
+    assert best.user_attrs["id2label"] == labels["id2label"]
+    shown = ", ".join(f"{output} {label!r}" for output, label in labels["id2label"].items())
+    assert f"  its outputs are {shown} (adapter/labels.json)" in printed
 
 
 def test_val_loss_may_be_the_objective_too(tmp_path):

@@ -19,6 +19,7 @@ SHORT = {
     "batch_size": "batch",
 }
 SHOWN_NUMBERS = 8
+SHOWN_LABELS = 12
 
 
 def params(values: dict[str, Any]) -> str:
@@ -100,6 +101,7 @@ def summary_lines(summary: Summary, commands: list[str], verdict: str) -> list[s
         if best.diagnosis:
             lines.append(f"  its curve: {best.diagnosis}")
         lines.append(f"adapter and curve of the best: {summary.folder}/trial-{best.number:05d}/")
+        lines += _label_lines(best)
     if summary.diagnoses:
         counts = ", ".join(f"{count} {kind}" for kind, count in summary.diagnoses.items())
         lines.append(f"curves: {counts}; each trial's attribute `{DIAGNOSIS}` says what to try")
@@ -114,6 +116,15 @@ def summary_lines(summary: Summary, commands: list[str], verdict: str) -> list[s
         if failure.advice:
             lines.append(f"  what to do: {failure.advice}")
     return [*lines, "next:", *(f"  {command}" for command in commands)]
+
+
+def _label_lines(row: Ranked) -> list[str]:
+    """Which label each output of a trial's head stands for; none where there are no labels."""
+    parts = [f"{output} {label!r}" for output, label in row.id2label.items()]
+    if not parts:
+        return []
+    more = f" and {len(parts) - SHOWN_LABELS} more" if len(parts) > SHOWN_LABELS else ""
+    return [f"  its outputs are {', '.join(parts[:SHOWN_LABELS])}{more} (adapter/labels.json)"]
 
 
 def _by_outcome(summary: Summary) -> str:

@@ -18,7 +18,7 @@ from hpo.search.events import (
     Watcher,
 )
 from hpo.search.ledger.admission import Asked
-from hpo.search.ledger.endings import Ending, of_death, of_finished
+from hpo.search.ledger.endings import ID2LABEL, Ending, of_death, of_finished
 from hpo.search.ledger.keeper import Keeper
 from hpo.search.ledger.ledger import Ledger
 from hpo.search.ledger.outcomes import CONSEQUENCES
@@ -261,4 +261,7 @@ class Trials:
 def _environment(slot: Slot) -> dict[str, Any]:
     if slot.facts is None:
         return {}
-    return {"device": slot.facts.device, "versions": slot.facts.versions}
+    found: dict[str, Any] = {"device": slot.facts.device, "versions": slot.facts.versions}
+    if slot.facts.labels:
+        found[ID2LABEL] = {str(number): name for number, name in enumerate(slot.facts.labels)}
+    return found

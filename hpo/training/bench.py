@@ -85,7 +85,7 @@ def set_up(setup: Setup) -> tuple[Bench, BaseFacts]:
     with _computable(study.model.name):
         train, val = task.encode(examples.train), task.encode(examples.val)
     base = LoraBase(
-        task.model, task.target_pattern, head=task.head, longest=task.longest, last_n=study.last_n
+        task.model, task.target_pattern, heads=task.heads, longest=task.longest, last_n=study.last_n
     )
     bench = Bench(
         study=study,
@@ -116,6 +116,7 @@ def set_up(setup: Setup) -> tuple[Bench, BaseFacts]:
         versions=versions(),
         zero_shot=zero_shot,
         generates=task.generates,
+        labels=task.label_names,
     )
     return bench, facts
 
@@ -187,7 +188,7 @@ def verify(task: Task, base: LoraBase) -> list[str]:
     if any(p.requires_grad for p in task.model.parameters()):
         raise HpoError("the base is not frozen: a parameter of it requires a gradient")
     where = f"all in the {scope}" if scope else f"from {base.names[0]} to {base.names[-1]}"
-    head = f", {task.head} trained as a whole" if task.head else ""
+    head = f", {' and '.join(task.heads)} trained as a whole" if task.heads else ""
     adapted = f"{2 * len(base.names)} LoRA tensors, {where}{head}, base frozen"
     return [adapted, *task.verify()]
 

@@ -155,7 +155,7 @@ def wrapped(bench, order, adapter, stock):
             r=config.lora_r,
             lora_alpha=config.lora_alpha,
             target_modules=[bench.base.names[layer] for layer in adapter.layers],
-            modules_to_save=[bench.base.head_name] if bench.base.head_name else None,
+            modules_to_save=bench.base.head_names or None,
         ),
     )
     weights = adapter.tensors(adapter.flat.detach().clone())

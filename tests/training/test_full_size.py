@@ -94,7 +94,7 @@ def test_llama_3_2_3b_has_adapters_on_its_attention_and_a_head(last_n, blocks):
     )
     with torch.device("meta"):
         model = LlamaForSequenceClassification(config)
-    base = LoraBase(model.requires_grad_(False), ATTENTION, head="score")
+    base = LoraBase(model.requires_grad_(False), ATTENTION, heads=("score",))
     assert len(base.names) == 4 * 28
     a_block = 16 * ((3072 + 3072) * 2 + (3072 + 1024) * 2)
     assert base.trainable(16, last_n) == blocks * a_block + 2 * 3072

@@ -9,7 +9,8 @@ from hpo.search.runners.process import Death
 from hpo.specs import Fault, Observation, Outcome, TrialStats
 
 SMALLEST_VIOLATION = 0.01  # an OOM is never feasible, however little was missing
-OBSERVATION = "memory_observation"  # trial attribute
+OBSERVATION = "memory_observation"  # trial attributes
+ID2LABEL = "id2label"
 UNKNOWN_VIOLATION = 1.0  # where nobody knows the capacity
 
 

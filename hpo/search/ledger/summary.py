@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.search.database.leases import Usage
 from hpo.search.ledger.admission import FINISHED
 from hpo.search.ledger.diagnosis import DIAGNOSIS
+from hpo.search.ledger.endings import ID2LABEL
 from hpo.search.ledger.keeper import best
 from hpo.search.ledger.ledger import GENERATES
 from hpo.search.ledger.outcomes import CONSEQUENCES
@@ -32,6 +33,8 @@ class Ranked:
     peak_memory_bytes: int | None
     diagnosis: str | None = None
     """What is wrong with its curve, if anything."""
+    id2label: dict[str, str] = field(default_factory=dict)
+    """Label by output of its head, as in `labels.json` of its adapter; empty without labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +116,7 @@ def _best(trials: list[FrozenTrial], spec: StudySpec) -> tuple[Ranked, ...]:
             seconds=trial.user_attrs.get("seconds"),
             peak_memory_bytes=trial.user_attrs.get("peak_memory_bytes"),
             diagnosis=trial.user_attrs.get(DIAGNOSIS),
+            id2label=trial.user_attrs.get(ID2LABEL, {}),
         )
         for trial in best(trials, spec.objective)[:TOP]
     )

@@ -118,10 +118,18 @@ class Adapter:
         """Of layer `index`'s A among the weights, B's is the next; None if it has none there."""
         return self._places.get(index)
 
-    def head(self, x: Tensor) -> Tensor:
-        """(B, ..., out) of its head for x (B, ..., in)."""
-        weight, *bias = self.head_weights
-        return functional.linear(x.to(weight.dtype), weight, *bias)
+    def head(self, base: nn.Module, tensors: slice, x: Tensor) -> Tensor:
+        """(B, ..., out) of its own copy of a module of the head for x (B, ..., in).
+
+        Args:
+            tensors: places of the module's among all tensors of the head.
+        """
+        weight, *bias = self.head_weights[tensors]
+        x = x.to(weight.dtype)
+        if isinstance(base, nn.LayerNorm):
+            shift = bias[0] if bias else None
+            return functional.layer_norm(x, base.normalized_shape, weight, shift, base.eps)
+        return functional.linear(x, weight, *bias)
 
     @property
     def drops(self) -> bool:

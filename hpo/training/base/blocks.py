@@ -5,7 +5,7 @@ lies in block 12 of `model.layers`.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,13 +28,13 @@ def in_last_blocks(names: Sequence[str], last_n: int | None) -> list[int]:
 
 
 def adaptable(
-    model: nn.Module, pattern: str, last_n: int | None, *, head: str | None = None
+    model: nn.Module, pattern: str, last_n: int | None, *, heads: Collection[str] = ()
 ) -> dict[str, nn.Linear]:
     """The Linears by name that match, in the last `last_n` blocks; in all for None."""
     found = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and re.match(pattern, name) and name != head
+        if isinstance(module, nn.Linear) and re.match(pattern, name) and name not in heads
     }
     names = list(found)
     return {names[place]: found[names[place]] for place in in_last_blocks(names, last_n)}

@@ -19,6 +19,7 @@ from hpo.training.base.adapter import Adapter
 from hpo.training.base.blocks import adaptable, in_last_blocks
 from hpo.training.base.lowrank import ANCHOR, adapted
 from hpo.training.base.stack import Share, shares
+from hpo.training.base.targets import linear_names
 
 
 class Attached:
@@ -78,13 +79,17 @@ class Attached:
             )
         return self._share_rows
 
-    def head(self, base: nn.Linear, x: Tensor) -> Tensor:
-        """(B, ..., out) of the head for x (B, ..., in): of each trial's own."""
+    def head(self, base: nn.Module, tensors: slice, x: Tensor) -> Tensor:
+        """(B, ..., out) of a module of the head for x (B, ..., in): of each trial's own.
+
+        Args:
+            tensors: places of its tensors among those of the whole head.
+        """
         if not self._adapters:
             result: Tensor = base(x)
             return result
         own = zip(self._adapters, torch.split(x, self._rows), strict=True)
-        return torch.cat([adapter.head(rows) for adapter, rows in own])
+        return torch.cat([adapter.head(base, tensors, rows) for adapter, rows in own])
 
 
 class LoraLinear(nn.Module):
@@ -106,17 +111,27 @@ class LoraLinear(nn.Module):
         return self._attached.compute(self.index, self.base, x)
 
 
-class Head(nn.Module):
-    """A Linear of which every trial trains its own copy."""
+class HeadModule(nn.Module):
+    """A module of the head, Linear or LayerNorm, of which every trial trains its own copy."""
 
-    def __init__(self, base: nn.Linear, attached: Attached) -> None:
+    def __init__(
+        self, base: nn.Module, tensors: slice, attached: Attached, *, answers: bool
+    ) -> None:
+        """`answers`: whether it is the last, whose outputs stay in the adapters' precision."""
         super().__init__()
         self.base = base
-        self._attached = attached
+        self._tensors, self._attached, self._answers = tensors, attached, answers
+
+    @property
+    def weight(self) -> Tensor:
+        """Of the frozen module: models ask for its type and device."""
+        weight: Tensor = self.base.weight  # type: ignore[assignment]
+        return weight
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, ..., in) -> (B, ..., out)."""
-        return self._attached.head(self.base, x)
+        result = self._attached.head(self.base, self._tensors, x)
+        return result if self._answers else result.to(x.dtype)
 
 
 class LoraBase:
@@ -127,23 +142,26 @@ class LoraBase:
         model: nn.Module,
         pattern: str,
         *,
-        head: str | None = None,
+        heads: Sequence[str] = (),
         longest: int = 0,
         last_n: int | None = None,
     ) -> None:
         """Wraps.
 
         Args:
+            heads: names of the modules that every trial trains as a whole, the last at the end.
             longest: tokens that dropout is drawn for, where rows are padded to others' length.
             last_n: blocks, counted from the last, that may hold adapters; None for all.
         """
         self.model = model
-        found = adaptable(model, pattern, last_n, head=head)
+        found = adaptable(model, pattern, last_n, heads=heads)
         if not found:
             raise MissingError(
-                f"model.adapt: no Linear of this model matches {pattern}; give another expression"
+                f"model.adapt: no Linear of this model matches {pattern}; give another "
+                f"expression, for it has {linear_names(model)}"
             )
-        self.whole = last_n is None or len(found) == len(adaptable(model, pattern, None, head=head))
+        every = adaptable(model, pattern, None, heads=heads)
+        self.whole = last_n is None or len(found) == len(every)
         """Whether every Linear that matches is wrapped."""
         self._attached = Attached()
         self._attached.longest = longest
@@ -151,20 +169,17 @@ class LoraBase:
         self.layers = [LoraLinear(m, i, self._attached) for i, m in enumerate(found.values())]
         for name, layer in zip(self.names, self.layers, strict=True):
             self._replace(name, layer)
-        self.head_name = head
-        self.head: Head | None = None
-        if head is not None:
-            linear = model.get_submodule(head)
-            assert isinstance(linear, nn.Linear)
-            self.head = Head(linear, self._attached)
-            self._replace(head, self.head)
+        self.head_names = list(heads)
+        self.heads: list[HeadModule] = []
+        for name in heads:
+            self._wrap_head(name)
 
     def unwrap(self) -> None:
         """Puts the original Linears back."""
         for name, layer in zip(self.names, self.layers, strict=True):
             self._replace(name, layer.base)
-        if self.head is not None and self.head_name is not None:
-            self._replace(self.head_name, self.head.base)
+        for name, head in zip(self.head_names, self.heads, strict=True):
+            self._replace(name, head.base)
 
     @contextmanager
     def attached(
@@ -198,11 +213,16 @@ class LoraBase:
         return [(linear.in_features, linear.out_features) for linear in linears]
 
     def head_tensors(self) -> list[Tensor]:
-        """Weight (C, H) and, where there is one, bias (C,) of the head; none without a head."""
-        if self.head is None:
-            return []
-        linear = self.head.base
-        return [linear.weight] if linear.bias is None else [linear.weight, linear.bias]
+        """Weight and, where there is one, bias of every module of the head; none without a head."""
+        return [tensor for head in self.heads for tensor in head.base.parameters()]
+
+    def head_tensor_names(self) -> list[str]:
+        """Their names in the model."""
+        return [
+            f"{name}.{tensor}"
+            for name, head in zip(self.head_names, self.heads, strict=True)
+            for tensor, _ in head.base.named_parameters()
+        ]
 
     def adapter(self, *, last_n: int | None = None, **options: Any) -> Adapter:
         """A fresh adapter of the last `last_n` blocks, all for None; options are an adapter's."""
@@ -213,6 +233,13 @@ class LoraBase:
         """Parameters of an adapter of this rank, head included."""
         low_rank = sum(rank * (inputs + outputs) for inputs, outputs in self.shapes(last_n))
         return low_rank + sum(tensor.numel() for tensor in self.head_tensors())
+
+    def _wrap_head(self, name: str) -> None:
+        module, first = self.model.get_submodule(name), len(self.head_tensors())
+        tensors = slice(first, first + len(list(module.parameters())))
+        last = name == self.head_names[-1]
+        self.heads.append(HeadModule(module, tensors, self._attached, answers=last))
+        self._replace(name, self.heads[-1])
 
     def _replace(self, name: str, module: nn.Module) -> None:
         parent, _, child = name.rpartition(".")

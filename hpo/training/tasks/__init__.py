@@ -43,8 +43,10 @@ class Task(Protocol):
     """Regular expression of the Linears that get adapters, as PEFT's `target_modules`."""
     target_scope: str
     """Name of the only part that may hold them; empty where any may."""
-    head: str | None
-    """Name of a Linear that every trial trains as a whole, from the base's weights on."""
+    heads: tuple[str, ...]
+    """Names of the modules that every trial trains as a whole, from the base's weights on."""
+    label_names: tuple[str, ...]
+    """Labels by output of the head; none where it has none."""
     prefix: tuple[str, ...]
     """Names of the modules that inputs go through first; none where there are no such. Their
     output can be computed once for all trials, as long as no adapter lies in them."""

@@ -36,6 +36,7 @@ from hpo.training.base.pixels import PixelCache
 from hpo.training.base.pretrained import identity_of, load_pretrained
 from hpo.training.base.processors import QFORMER_TOKENIZER, check_instructblip, check_squares
 from hpo.training.base.rows import ImageRow
+from hpo.training.base.targets import ATTENTION, complete
 from hpo.training.base.text_ids import TextTokenizer
 from hpo.training.base.texts import caption_scorer
 from hpo.training.tasks import Row, Scorer, Source, require, targets_of
@@ -73,14 +74,15 @@ class Captioning:
     """A frozen InstructBLIP and its processor."""
 
     target_scope = ""
-    head = None
+    heads = ()
+    label_names = ()
     prefix = ("vision_model",)
     metrics = ()
     generates = True
 
     def __init__(self, model: Any, processor: Any, source: Source) -> None:
         self.model: nn.Module = model.eval().requires_grad_(False)
-        self.target_pattern = targets_of(source.model.adapt, TARGETS)
+        self.target_pattern = _targets(model, source.model.adapt)
         if source.model.adapt == "qformer":
             self.target_scope = "qformer"
         self._stock = model
@@ -358,6 +360,15 @@ def _to_the_right(values: Tensor, mask: Tensor) -> Tensor:
     width = mask.shape[1]
     places = torch.arange(width, device=mask.device) - (width - mask.sum(1, keepdim=True))
     return values.gather(1, places % width)
+
+
+def _targets(model: nn.Module, adapt: str) -> str:
+    """The regular expression that `model.adapt` stands for; verified for this language model."""
+    expression = targets_of(adapt, TARGETS)
+    if adapt != "qformer+lm":
+        return expression
+    found = complete(model, LANGUAGE, (ATTENTION,), adapt=adapt, within="language_model.")
+    return expression if found == LANGUAGE else f"(?:{QFORMER})|(?:{found})"
 
 
 def load(source: Source) -> Captioning:

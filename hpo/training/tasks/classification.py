@@ -1,6 +1,7 @@
-"""Sequence classification: any `AutoModelForSequenceClassification` with a Linear as its head.
+"""Sequence classification: any `AutoModelForSequenceClassification` whose head ends in a Linear.
 
-Every trial trains a head of its own beside its adapter, from the same first weights on.
+Every trial trains a head of its own next to its adapter, from the same first weights on: the last
+Linear, and whatever else of the head or pooler the checkpoint lacks.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ import transformers
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoTokenizer
 
 from hpo.data import Example
 from hpo.data.labels import labels
@@ -22,20 +23,23 @@ from hpo.errors import DataError, MissingError
 from hpo.specs import TrialConfig
 from hpo.training.base.batch import send
 from hpo.training.base.blocks import Known, adaptable, blocks_before, put, stand_in
+from hpo.training.base.classifier import ClassifierLoader, Head
+from hpo.training.base.conv1d import replace_conv1d
 from hpo.training.base.features import SLOT, Features, Prefix
 from hpo.training.base.fit import check_vocabulary, positions_of
 from hpo.training.base.losses import Losses, row_sums
 from hpo.training.base.pretrained import identity_of, load_pretrained
 from hpo.training.base.scores import f_beta, scores
+from hpo.training.base.targets import complete
 from hpo.training.base.text_ids import TextTokenizer
 from hpo.training.tasks import Row, Scorer, Source, require, targets_of
 
-HEADS = ("score", "classifier")
 ATTENTION = (
     r"^(?:.*\.)?(?:(?:self_attn|attention|attn)\.(?:[qkvo]_proj|out_proj)"
     r"|attention\.(?:self\.(?:query|key|value)|output\.dense|[qkv]_lin|out_lin))$"
 )
 MLP = r"^(?:.*\.)?(?:mlp\.(?:gate|up|down)_proj|(?:intermediate|output)\.dense)$"
+EXACT, ROUGH = 1e-4, 0.05  # difference of a loss in float32, and in half precision
 TARGETS = {"attention": ATTENTION, "attention+mlp": f"(?:{ATTENTION})|(?:{MLP})"}
 
 
@@ -62,12 +66,12 @@ class Classification:
     metrics = ("accuracy", "macro_f1", "f_beta")
     generates = False
 
-    def __init__(self, model: Any, tokenizer: Any, head: str, source: Source) -> None:
+    def __init__(self, model: Any, tokenizer: Any, head: Head, source: Source) -> None:
         self.model: nn.Module = model.eval().requires_grad_(False)
-        self.target_pattern = targets_of(source.model.adapt, TARGETS)
-        self.head: str | None = head
+        self.target_pattern = _targets(model, source.model.adapt)
+        self.heads, self.label_names = head.modules, head.labels
         self.longest = 0
-        names = list(adaptable(model, self.target_pattern, source.last_n, head=head))
+        names = list(adaptable(model, self.target_pattern, source.last_n, heads=self.heads))
         fast = hasattr(tokenizer, "backend_tokenizer")  # others cannot be told apart
         self.prefix = blocks_before(names) if fast else ()
         self._features: Features | None = None
@@ -76,7 +80,10 @@ class Classification:
         self._positions, self._asked_length = positions_of(model), source.data.max_length
         self._max_length = min(self._asked_length, self._positions or self._asked_length)
         self._texts = TextTokenizer(tokenizer)
-        self.labels = {name: number for number, name in enumerate(labels(source.examples))}
+        self.labels = {name: number for number, name in enumerate(head.labels)}
+        self._origin, self._name = head.origin, source.model.name
+        self._tried: list[TextRow] = []
+        """The shortest and the longest text that were encoded first."""
         counts = [0] * len(self.labels)
         for example in source.examples.train:
             counts[self.labels[example.target]] += 1
@@ -94,6 +101,7 @@ class Classification:
             for example in examples
         ]
         self.longest = max(self.longest, *(row.length for row in rows))
+        self._tried = self._tried or [f(rows, key=lambda row: row.length) for f in (min, max)]
         return list(rows)
 
     def _ids(self, example: Example) -> list[int]:
@@ -214,14 +222,38 @@ class Classification:
                 f"not at data.max_length = {self._asked_length}"
             )
         least, most = int(self._counts.min()), int(self._counts.max())
-        return [*lines, f"{len(self._counts)} labels with {least} to {most} training texts each"]
+        found = [
+            *lines,
+            f"head: {self._origin}",
+            f"{len(self._counts)} labels with {least} to {most} training texts each",
+        ]
+        if self._tried and self._reads_padding():
+            found.append("this model reads padding: losses depend on the other texts of a batch")
+        return found
+
+    @torch.no_grad()
+    def _reads_padding(self) -> bool:
+        """Whether the loss of a text depends on the padding after it."""
+        try:
+            alone = self.losses(self.collate(self._tried[:1])).rows
+            padded = self.losses(self.collate(self._tried)).rows[:1]
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            why = (str(error) or type(error).__name__).splitlines()[0]
+            raise MissingError(
+                f"model {self._name}: it cannot classify the shortest and the longest text of the "
+                f"data ({why}); give another model by --model"
+            ) from error
+        exact = EXACT if self._stock.dtype == torch.float32 else ROUGH
+        both = bool(alone.isfinite().all() and padded.isfinite().all())
+        return both and not torch.allclose(alone, padded, rtol=exact, atol=exact)
 
 
 def load(source: Source) -> Classification:
     """Loads backbone and tokenizer from this machine; the head is drawn from the study's seed.
 
     Raises:
-        MissingError: weights or tokenizer are not there, or the head is no Linear.
+        MissingError: weights or tokenizer are not there, the head does not end in a Linear, or
+            `model.adapt` does not mean the same in every block.
         DataError: there are fewer than two labels, or hardly a text for each.
     """
     names, model = labels(source.examples), source.model
@@ -231,32 +263,41 @@ def load(source: Source) -> Classification:
             f"{source.examples.source}: {len(names)} labels for {texts} training texts; there must "
             "be two labels at least, with two texts each; give a table of texts and labels"
         )
+    loader = ClassifierLoader(names)
     with _quiet():
         stock, tokenizer = load_pretrained(
             model,
-            AutoModelForSequenceClassification,
+            loader,
             AutoTokenizer,
             dtype=source.dtype,
             what="model for sequence classification",
-            fresh=HEADS,
-            num_labels=len(names),
         )
-    head = _head(stock, len(names), model.name)
+    assert loader.head is not None
+    replace_conv1d(stock)
+    _pad_with(stock, tokenizer, model.name)
+    return Classification(stock.to(source.device), tokenizer, loader.head, source)
+
+
+def _targets(model: nn.Module, adapt: str) -> str:
+    """The regular expression that `model.adapt` stands for; of a name, verified for this model."""
+    expression = targets_of(adapt, TARGETS)
+    if adapt not in TARGETS:
+        return expression
+    return complete(model, expression, adapt.split("+"), adapt=adapt)
+
+
+def _pad_with(stock: Any, tokenizer: Any, name: str) -> None:
+    """Has model and tokenizer pad on the right with one token: with the end where there is none."""
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token_id is None:
+        raise MissingError(
+            f"model {name}: its tokenizer has neither a padding nor an end token; name a "
+            "pad_token in its tokenizer_config.json"
+        )
     tokenizer.padding_side = "right"
-    stock.config.pad_token_id = tokenizer.pad_token_id
-    return Classification(stock.to(source.device), tokenizer, head, source)
-
-
-def _head(model: nn.Module, count: int, name: str) -> str:
-    for head in HEADS:
-        module = getattr(model, head, None)
-        if isinstance(module, nn.Linear) and module.out_features == count:
-            return head
-    raise MissingError(
-        f"model {name}: its head is no Linear called {' or '.join(HEADS)}; give another by --model"
-    )
+    for config in {id(c): c for c in (stock.config, stock.config.get_text_config())}.values():
+        config.pad_token_id = tokenizer.pad_token_id
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from hpo.training.base.pretrained import identity_of, load_pretrained
 from hpo.training.base.processors import check_patches, rendered
 from hpo.training.base.rows import ImageRow
 from hpo.training.base.stills import StillsProcessor
+from hpo.training.base.targets import complete
 from hpo.training.base.text_ids import TextTokenizer
 from hpo.training.base.texts import exact_matches
 from hpo.training.tasks import Row, Scorer, Source, require, targets_of
@@ -40,6 +41,7 @@ LAYER = r"^(?:.*\.)?language_model\.layers\.\d+\."
 ATTENTION = rf"{LAYER}self_attn\.[qkvo]_proj$"
 MLP = rf"{LAYER}mlp\.(?:gate|up|down)_proj$"
 TARGETS = {"attention": ATTENTION, "attention+mlp": f"(?:{ATTENTION})|(?:{MLP})"}
+BLOCKS = "model.language_model.layers."
 IMAGE = {"type": "image"}
 MOST_RATIO = 200  # of an image's sides, as `smart_resize` has it
 
@@ -58,14 +60,15 @@ class Answering:
     """A frozen Qwen2-VL and its processor."""
 
     target_scope = "language_model"
-    head = None
+    heads = ()
+    label_names = ()
     prefix = ("model.visual",)
     metrics = ("exact_match",)
     generates = True
 
     def __init__(self, model: Any, processor: Any, source: Source) -> None:
         self.model: nn.Module = model.eval().requires_grad_(False)
-        self.target_pattern = targets_of(source.model.adapt, TARGETS)
+        self.target_pattern = _targets(model, source.model.adapt)
         self.longest = 0
         self._stock, self._processor = model, processor
         self._max_length = source.data.max_length
@@ -354,6 +357,14 @@ def _score(examples: Sequence[Example], answers: Sequence[str]) -> dict[str, flo
 def _summed(values: Tensor, rows: Tensor, count: int) -> Tensor:
     """Sums of values (A,) by row (B,)."""
     return values.new_zeros(count).index_add(0, rows, values)
+
+
+def _targets(model: nn.Module, adapt: str) -> str:
+    """The regular expression that `model.adapt` stands for; of a name, verified for this model."""
+    expression = targets_of(adapt, TARGETS)
+    if adapt not in TARGETS:
+        return expression
+    return complete(model, expression, adapt.split("+"), adapt=adapt, within=BLOCKS)
 
 
 def load(source: Source) -> Answering:

@@ -43,6 +43,8 @@ class Identity(Spec):
     """cpu or cuda: their random numbers differ."""
     layout: int = 1
     """Of the weights: `LAYOUT` of the version that wrote them; the first did not say."""
+    labels: tuple[str, ...] = ()
+    """Labels by output of the head; versions that did not say had them in the order of texts."""
 
 
 class Position(Spec):
@@ -96,6 +98,7 @@ def restore(run: Run, folder: Path) -> None:
     """
     position, tensors = _read(folder / CHECKPOINT)
     ours, theirs = _identity(run).model_dump(), position.identity.model_dump()
+    theirs["labels"] = theirs["labels"] or tuple(sorted(ours["labels"]))
     if different := [name for name in ours if ours[name] != theirs[name]]:
         raise CheckpointError(f"belongs to another trial: its {different[0]} differs")
     _check_shapes(run, position, tensors)
@@ -125,6 +128,7 @@ def _identity(run: Run) -> Identity:
         evals=study.trial.evals,
         device=run.bench.device.type,
         layout=LAYOUT,
+        labels=run.bench.task.label_names,
     )
 
 
