@@ -214,7 +214,8 @@ def _check_range(
 
 def _check_padding(stock: Any, padding: int | None, what: str) -> None:
     """A token that the model was trained to pad with is no word of its own tokenizer."""
-    if padding is None or stock.pad_token_id in (None, padding) or padding < 0:
+    stands_in = (None, stock.eos_token_id)  # where the tokenizer has no padding of its own
+    if padding is None or padding < 0 or stock.pad_token_id in (padding, *stands_in):
         return
     token = stock.convert_ids_to_tokens(padding)
     if token is not None and len(token) > 1 and token not in control_tokens(stock):
