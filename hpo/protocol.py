@@ -1,9 +1,9 @@
-"""The messages between driver and runner: one JSON object a line, over the runner's pipes.
+"""The messages between driver and runner: one JSON object a line, over two pipes of their own.
 
-Down (driver to runner's standard input): Setup once, then Inspect, Score or Run, Stop, Quit. End of
-file means that the driver is dead: the runner exits at once.
+Down (driver to runner): Setup once, then Inspect, Score or Run, Stop, Quit. End of file means that
+the driver is dead: the runner exits at once.
 
-Up (runner's standard output): Ready or SetupFailed once; for a Run first Resumed or StartedOver if
+Up (runner to driver): Ready or SetupFailed once; for a Run first Resumed or StartedOver if
 it had earlier attempts, then any number of Progress, Evaluated and Checkpointed, then exactly one
 Finished. A runner trains several trials at a time, up to its lanes. Evaluated messages come in grid
 order, those of earlier attempts (replayed) first; what comes for a trial after its Stop was sent is
