@@ -1,12 +1,14 @@
 """Wires one run of a study: plan, open, drive, summarise."""
 
+import os
+import socket
 import time
 from contextlib import closing, suppress
 from dataclasses import replace
 
 from sqlalchemy import URL
 
-from hpo import slurm
+from hpo import slurm, streams
 from hpo.hints import Command, next_commands
 from hpo.plan import Plan
 from hpo.protocol import Inspect, Inspected, Ready
@@ -55,6 +57,7 @@ def _run_study(
     study, leases = open_study(spec, url, prints, samples=plan.samples_per_trial)
     ledger = Ledger(study, spec, leases)
     own_folder(plan.runs_dir, ledger.identity)
+    streams.log_to(plan.runs_dir / f"driver-{socket.gethostname()}-{os.getpid()}.log")
     limits = spec.limits
     quota_bytes = limits.disk_gb * (1 << 30)
     keeper = Keeper(

@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from hpo import streams
 from hpo.plan import Plan
 from hpo.screen.plain import PlainScreen
 from hpo.screen.text import params
@@ -64,6 +65,10 @@ class LiveScreen(PlainScreen):
 
     def show(self, event: DriverEvent) -> None:
         """Changes the table; what is worth keeping scrolls above it."""
+        if streams.output_is_lost():
+            self._live.stop()  # the log gets the lines of the plain screen alone
+            super().show(event)
+            return
         match event:
             case TrialStarted():
                 self._rows[event.number] = Row(params=params(event.params))
