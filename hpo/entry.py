@@ -72,7 +72,25 @@ def execute_score(request: ScoreRequest) -> int:
 
 
 def _guarded(work: Callable[[R], int], request: R) -> int:
-    return guarded(lambda: work(request), as_json=request.as_json, storage=request.storage)
+    return guarded(
+        lambda: work(request),
+        as_json=request.as_json,
+        storage=request.storage,
+        options=_texts(request),
+    )
+
+
+def _texts(request: StudyRequest) -> list[tuple[str, str]]:
+    """The options that are texts, by name."""
+    given = [
+        ("--study", request.study),
+        ("--name", request.name),
+        ("--data", request.data),
+        ("--model", request.model),
+        ("--runs-dir", str(request.runs_dir)),
+        *(("--set", text) for text in request.assignments),
+    ]
+    return [(name, text) for name, text in given if text is not None]
 
 
 def _execute(request: Request) -> int:

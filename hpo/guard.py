@@ -2,12 +2,14 @@
 
 import errno
 import json
+import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from hpo.errors import HpoError
-from hpo.search.database.urls import chosen, scrubbed
+from hpo.errors import HpoError, MissingError
+from hpo.search.database.urls import chosen, scrubbed, variable
+from hpo.utf8 import refuse_other_bytes
 
 WRONG_INPUT = 2
 BUG = 70
@@ -35,15 +37,23 @@ REMEDIES = {
 CHECK = "check that it is whole, that this user may use it, and that its disk works"
 
 
-def guarded(work: Callable[[], int], *, as_json: bool, storage: str | None) -> int:
+def guarded(
+    work: Callable[[], int],
+    *,
+    as_json: bool,
+    storage: str | None,
+    options: Iterable[tuple[str, str]] = (),
+) -> int:
     """The exit code of some work, whatever happens in it.
 
     Args:
         work: returns its exit code.
         as_json: whether a message is JSON on standard output, or text on standard error.
         storage: database as the option gives it; its password is taken out of tracebacks.
+        options: other texts that the user has typed, by name.
     """
     try:
+        refuse_other_bytes([*options, *_surroundings(storage)])
         return work()
     except HpoError as error:
         _complain(str(error), as_json=as_json)
@@ -57,6 +67,24 @@ def guarded(work: Callable[[], int], *, as_json: bool, storage: str | None) -> i
         text = _without_passwords(traceback.format_exc(), storage)
         _complain(f"this is a bug in hpo; please report it:\n{text}", as_json=as_json)
         return BUG
+
+
+def _surroundings(storage: str | None) -> list[tuple[str, str]]:
+    """Texts that every command depends on: the database and the working directory.
+
+    Raises:
+        MissingError: the working directory is gone.
+    """
+    try:
+        found = [("the working directory", os.getcwd())]
+    except OSError as error:
+        raise MissingError(
+            f"the working directory cannot be used ({error.strerror}); cd to one that is there"
+        ) from error
+    if storage:
+        return [*found, ("--storage", storage)]
+    name = variable()
+    return [*found, (f"${name}", os.environ[name])] if name else found
 
 
 def describe(error: OSError) -> str:

@@ -66,7 +66,6 @@ class LiveScreen(PlainScreen):
     def show(self, event: DriverEvent) -> None:
         """Changes the table; what is worth keeping scrolls above it."""
         if streams.output_is_lost():
-            self._live.stop()  # the log gets the lines of the plain screen alone
             super().show(event)
             return
         match event:
@@ -81,6 +80,11 @@ class LiveScreen(PlainScreen):
                 super().show(event)
             case _:
                 super().show(event)
+
+    def _print(self, line: str) -> None:
+        if streams.output_is_lost():
+            self._live.stop()  # a log gets the lines of the plain screen alone
+        super()._print(line)
 
     def _ended(self, event: TrialEnded) -> None:
         self._rows.pop(event.number, None)

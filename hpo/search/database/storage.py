@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -192,7 +193,7 @@ def _file_lock(url: URL) -> Iterator[None]:
     path = Path(url.database or "").absolute()
     if not path.parent.is_dir():
         raise StorageError(f"database {redacted(url)}: {path.parent} is not a folder; create it")
-    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]
     with (Path(tempfile.gettempdir()) / f"hpo-{name}.lock").open("a") as file:
         until = time.monotonic() + LOCK_TIMEOUT_S
         while not _locked(file):
