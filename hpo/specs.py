@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 Scalar = bool | int | FiniteFloat | str
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, lt=2**31)]  # as databases and tensors count
 Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
@@ -134,7 +134,7 @@ class TrialSpec(Spec):
     """What all trials of a study have in common."""
 
     epochs: Positive = 2
-    evals: Positive = 10
+    evals: Annotated[int, Field(gt=0, le=100_000)] = 10
     """Points of the eval grid: k/n of the samples of the whole trial."""
     keep_epochs: Positive | None = None
     """An adapter is kept every so many epochs, in `adapter/epoch-<n>`, for as long as the best one
