@@ -19,6 +19,7 @@ from pydantic import Field, FiniteFloat, TypeAdapter
 from hpo.specs import (
     EvalPoint,
     Fault,
+    Message,
     Observation,
     Positive,
     Spec,
@@ -114,7 +115,7 @@ class BaseFacts(Spec):
     adapted_layers: int
     train_samples: int
     val_samples: int
-    checks: tuple[str, ...]
+    checks: tuple[Message, ...]
     """What the start-up verification held."""
     versions: dict[str, str]
     zero_shot: float | None
@@ -134,7 +135,7 @@ class SetupFailed(Spec):
     """The base or the data cannot be loaded; the runner exits."""
 
     kind: Literal["setup_failed"] = "setup_failed"
-    message: str
+    message: Message
     """One sentence; the traceback of what is not the user's to mend is in the runner's log."""
 
 
@@ -148,7 +149,7 @@ class Cost(Spec):
     seconds: float
     """Extrapolated from one training step and one evaluation batch."""
     peak_memory_bytes: int
-    problem: str | None = None
+    problem: Message | None = None
     """Why it cannot be trained: it does not fit, or it is not finite."""
 
 
@@ -167,7 +168,7 @@ class Scored(Spec):
     samples: int = 0
     """Rows of the val set, each answered once."""
     scores: dict[str, FiniteFloat] = Field(default={})
-    problem: str | None = None
+    problem: Message | None = None
     """Why it has none, in one sentence."""
 
 
@@ -190,7 +191,7 @@ class Resumed(Spec):
     samples_seen: int
     seconds: float
     """What the attempts up to that checkpoint took."""
-    passed_over: str = ""
+    passed_over: Message = ""
     """Why the checkpoints of later attempts could not be used."""
 
 
@@ -199,7 +200,7 @@ class StartedOver(Spec):
 
     kind: Literal["started_over"] = "started_over"
     number: int
-    reason: str
+    reason: Message
     """Why no checkpoint of theirs could be used."""
 
 

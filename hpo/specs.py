@@ -6,15 +6,24 @@ error. They travel as JSON between driver and runner, and lie as JSON in the dat
 
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
 Scalar = bool | int | FiniteFloat | str
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, Field(gt=0, lt=2**31)]  # as databases and tensors count
 Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+
+
+def _without_surrogates(text: Any) -> Any:
+    """Lone surrogates, as in file names of other bytes, spelled out: JSON does not take them."""
+    return text.encode("utf-8", "backslashreplace").decode() if isinstance(text, str) else text
+
+
+Message = Annotated[str, BeforeValidator(_without_surrogates)]
+"""A text that may quote what a user or a library gave."""
 
 
 class Spec(BaseModel):
@@ -382,7 +391,7 @@ class Fault(Spec):
     """Why a trial did not reach its end."""
 
     outcome: Outcome
-    reason: str
+    reason: Message
     """One sentence."""
     step: int | None = None
     where: str | None = None
@@ -392,4 +401,4 @@ class Fault(Spec):
     capacity_bytes: int | None = None
     predicted: bool = False
     """Whether an OOM was foreseen: the trial was not tried."""
-    traceback: str | None = None
+    traceback: Message | None = None
