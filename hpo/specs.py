@@ -206,9 +206,9 @@ class LimitsSpec(Spec):
     """Best trials whose adapters are kept."""
     predict_oom: bool = True
     """Whether a trial that surely cannot fit into the memory is pruned without trying it."""
-    disk_gb: Rate = 50.0
+    disk_gb: Annotated[float, Field(gt=0.0, le=1e9)] = 50.0
     """Space for checkpoints and adapters of this study."""
-    cache_gb: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 20.0
+    cache_gb: Annotated[float, Field(ge=0.0, le=1e9)] = 20.0
     """Space for outputs of the frozen part that images or texts go through first; 0 for none."""
 
 

@@ -103,5 +103,6 @@ def parse_assignment(text: str) -> tuple[Key, Any]:
 
 
 def shortened(text: str) -> str:
-    """A value for a message, which has no room for thousands of characters."""
-    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+    """A value for a message: on one line, and no thousands of characters."""
+    kept = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in kept)
