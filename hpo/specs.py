@@ -10,20 +10,17 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
+
+def _spelled_out(text: Any) -> Any:  # lone surrogates, as of file names in other bytes
+    return text.encode(errors="backslashreplace").decode() if isinstance(text, str) else text
+
+
+Message = Annotated[str, BeforeValidator(_spelled_out)]  # may quote anything, and fits into JSON
 Scalar = bool | int | FiniteFloat | str
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, Field(gt=0, lt=2**31)]  # as databases and tensors count
 Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-
-
-def _without_surrogates(text: Any) -> Any:
-    """Lone surrogates, as in file names of other bytes, spelled out: JSON does not take them."""
-    return text.encode("utf-8", "backslashreplace").decode() if isinstance(text, str) else text
-
-
-Message = Annotated[str, BeforeValidator(_without_surrogates)]
-"""A text that may quote what a user or a library gave."""
 
 
 class Spec(BaseModel):
@@ -149,8 +146,7 @@ class TrialSpec(Spec):
     """An adapter is kept every so many epochs, in `adapter/epoch-<n>`, for as long as the best one
     of its trial is; None for the best one alone."""
     eval_batch_size: Positive = 8
-    """Rows of a forward pass in evaluation; on a CPU without a memory limit it may be more, where
-    that is measured to be faster."""
+    """Rows of a forward pass in evaluation; more on a CPU without a limit, where that is faster."""
     max_micro_batch: Positive | None = None
     """Rows of one forward and backward pass; a larger batch adds up the gradients of several."""
     warmup_share: Share = 0.05
@@ -162,8 +158,7 @@ class TrialSpec(Spec):
     min_improvement: Rate | None = None
     """How much better counts as an improvement; None for any."""
     max_seconds: Rate | None = None
-    """Longest that a trial may train before it is pruned as `timeout`; trials that are trained
-    side by side share the time."""
+    """Longest training time before a trial is pruned as `timeout`; parallel trials share it."""
 
     def eval_grid(self, samples: int) -> list[int]:
         """The grid points k/n of a trial's `samples`, in samples seen; ascending."""

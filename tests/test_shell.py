@@ -14,7 +14,6 @@ import pytest
 
 from hpo.guard import describe
 from tests.commands import (
-    REPOSITORY,
     SMALL,
     assert_exact,
     environment,
@@ -50,6 +49,7 @@ def log(cwd, name="rsicap-mini"):
     return path.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "why"),
     [
@@ -135,6 +135,7 @@ def read_until(terminal, text):
     return seen
 
 
+@pytest.mark.slow
 def test_a_terminal_that_is_gone_leaves_plain_lines_in_the_log(tmp_path, terminal):
     process, main = terminal("trap '' HUP; exec \"$@\"")
     read_until(main, b"0 of 2")
@@ -145,6 +146,7 @@ def test_a_terminal_that_is_gone_leaves_plain_lines_in_the_log(tmp_path, termina
     assert log(tmp_path).count("\x1b") < 200, "no table, four times a second, all night"
 
 
+@pytest.mark.slow
 def test_a_live_table_is_drawn_in_ascii_where_the_terminal_takes_no_more(tmp_path, terminal):
     process, main = terminal('exec "$@"')
     seen = read_until(main, b"is complete")
@@ -174,6 +176,7 @@ def test_any_character_can_be_said_in_any_locale(tmp_path, locale):
         assert "no captions.json there" in output
 
 
+@pytest.mark.slow
 def test_a_folder_of_any_characters_works_in_ascii(tmp_path):
     folder = tmp_path / "\N{LATIN SMALL LETTER U WITH DIAERESIS} \N{GRINNING FACE}"
     folder.mkdir()
@@ -235,6 +238,7 @@ def test_libraries_are_not_shadowed_by_files_of_the_working_directory(tmp_path):
     assert "is complete" in run(tmp_path, "--trials", "1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["PYTHONOPTIMIZE=2", "PYTHONWARNINGS=error", "PYTHONDEVMODE=1"])
 def test_a_search_works_whatever_python_is_told(tmp_path, setting):
     name, value = setting.split("=")
@@ -259,7 +263,7 @@ def test_a_search_works_whatever_python_is_told(tmp_path, setting):
         (("--set", f"trial.epochs=0x{'f' * 5000}"), ("more than 64 bits",)),
         (("--set", "trial.epochs=1\ntrial.evals=5"), ("must be a valid integer",)),
         (("--set", f"{'a.' * 5000}b=1"), ("not an assignment",)),
-        (("--set", "search_space=lora-mini"), ("known.0", "--set 'known=[]'")),
+        (("--set", "search_space=lora"), ("known.0", "--set 'known=[]'")),
         (("--set", "limits.cache_gb=1e308"), ("limits.cache_gb = 1e+308", "less than or equal")),
         (("--set", 'model.name="a\\u0000b"'), ("no such directory", "--model DIR")),
         (("--data", "x" * 300), ("File name too long", "shorten it")),
@@ -271,8 +275,7 @@ def test_a_search_works_whatever_python_is_told(tmp_path, setting):
 )
 def test_what_is_far_too_much_is_one_short_sentence(tmp_path, options, said):
     (tmp_path / "file").touch()
-    scale = ("--scale", "full") if "search_space=lora-mini" in options else ()
-    output = run(tmp_path, *scale, *options, settings=(), expect=2, CUDA_VISIBLE_DEVICES="")
+    output = run(tmp_path, *options, settings=(), expect=2, CUDA_VISIBLE_DEVICES="")
     for line in output.splitlines():
         assert line.startswith("error: ") and len(line) < 1000
     for part in said:
@@ -315,4 +318,3 @@ def test_a_runner_ends_with_a_driver_that_is_killed(tmp_path):
     process.wait()
     process.stdout.close()
     assert runners and all(gone(pid) for pid in runners)
-    assert str(REPOSITORY) in environment()["PYTHONPATH"]
