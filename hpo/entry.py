@@ -1,34 +1,30 @@
-"""From the words of `hpo.run` and `hpo.score` to their work; from every problem to one sentence."""
+"""From the words of `hpo.run` and `hpo.score` to their work."""
 
-import json
 import re
-import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
-from hpo.errors import FileProblems, HpoError
+from hpo.errors import FileProblems
 from hpo.files import Options, load_study
+from hpo.guard import guarded
 from hpo.hints import Command
 from hpo.machine import Machine, look
 from hpo.plan import make_plan
 from hpo.scoring import score_study
 from hpo.screen import choose_screen
 from hpo.screen.scores import score_lines
-from hpo.search.database.redaction import redacted, scrubbed
-from hpo.search.database.urls import chosen, given_text, parse_url, variable
+from hpo.search.database.redaction import redacted
+from hpo.search.database.urls import chosen, parse_url, variable
 from hpo.search.events import Note
 from hpo.session import dry_run, run_study
 from hpo.specs import StudySpec
 from hpo.units import parse_duration, parse_size
 
-WRONG_INPUT = 2
-BUG = 70
-INTERRUPTED = 130
 NUMBER = re.compile(r"[1-9][0-9]{0,3}")
+R = TypeVar("R", bound="StudyRequest")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,37 +65,34 @@ class ScoreRequest(StudyRequest):
 
 def execute(request: Request) -> int:
     """Runs the command; what the user can mend becomes one message and exit code 2."""
-    return _guarded(lambda: _execute(request), request)
+    return _guarded(_execute, request)
 
 
 def execute_score(request: ScoreRequest) -> int:
     """Scores the best trials of a study; errors and exit codes are those of `execute`."""
-    return _guarded(lambda: _execute_score(request), request)
+    return _guarded(_execute_score, request)
 
 
-def _guarded(work: Callable[[], int], request: StudyRequest) -> int:
-    """The exit code of some work, whatever happens in it."""
-    try:
-        return work()
-    except HpoError as error:
-        _complain(str(error), as_json=request.as_json)
-        return WRONG_INPUT
-    except KeyboardInterrupt:  # before or after the trials; while they run, the driver handles it
-        return INTERRUPTED
-    except OSError as error:
-        _complain(f"{error.filename or 'file'}: {error.strerror}", as_json=request.as_json)
-        return WRONG_INPUT
-    except Exception:  # ours to mend; its traceback may quote what was passed around
-        text = scrubbed(traceback.format_exc(), given_text(request.storage))
-        _complain(f"this is a bug in hpo; please report it:\n{text}", as_json=request.as_json)
-        return BUG
+def _guarded(work: Callable[[R], int], request: R) -> int:
+    return guarded(
+        lambda: work(request),
+        as_json=request.as_json,
+        storage=request.storage,
+        options=_texts(request),
+    )
 
 
-def _complain(message: str, *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"event": "error", "message": message}))
-    else:
-        print("\n".join(f"error: {line}" for line in message.splitlines()), file=sys.stderr)
+def _texts(request: StudyRequest) -> list[tuple[str, str]]:
+    """The options that are texts, by name."""
+    given = [
+        ("--study", request.study),
+        ("--name", request.name),
+        ("--data", request.data),
+        ("--model", request.model),
+        ("--runs-dir", str(request.runs_dir)),
+        *(("--set", text) for text in request.assignments),
+    ]
+    return [(name, text) for name, text in given if text is not None]
 
 
 def _execute(request: Request) -> int:

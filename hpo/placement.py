@@ -9,6 +9,7 @@ from hpo.units import show_size
 
 LIBRARIES_BYTES = 600 << 20  # what a runner's libraries take
 WORKING_BYTES = 600 << 20  # activations and rows of a small trial, and compiled kernels
+PER_CORE = 4  # runners that a user may ask for whatever the memory: the need is an estimate
 IN_MEMORY = 2  # weights stored in half precision, held in float32
 
 
@@ -66,6 +67,13 @@ def place(
             f"a runner needs about {show_size(need)} of memory, and "
             f"{show_size(machine.free_memory_bytes)} are free; close other programs, use a "
             "smaller model by --model, or --scale mini"
+        )
+    most = max(fitting, PER_CORE * machine.cores)
+    if runners is not None and runners > most:
+        raise MissingError(
+            f"--runners {runners}: this machine has {machine.cores} cores, and "
+            f"{show_size(machine.free_memory_bytes)} of memory free, of which a runner needs about "
+            f"{show_size(need)}; ask for {most} at most"
         )
     count = runners or min(machine.cores, fitting)
     return Placement(gpus=(None,) * count, memory_limit_bytes=memory_limit_bytes, pack=pack)

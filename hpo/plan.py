@@ -1,5 +1,6 @@
 """Everything that is checked before anything starts, and what follows from it."""
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 from hpo.contents import Contents, read_contents
 from hpo.data import Examples, read_examples
 from hpo.errors import HpoError, MissingError
+from hpo.files.settings import shortened
 from hpo.machine import Machine
 from hpo.placement import Placement, place
 from hpo.specs import CategoricalParam, ConstantParam, Param, StudySpec
@@ -133,6 +135,7 @@ def make_plan(
             pack=pack,
         ),
     )
+    problems += _unusable(runs_dir)
     if examples is not None:
         problems += _too_large_batches(spec, examples)
     if problems or folder is None or examples is None or placement is None:
@@ -166,6 +169,20 @@ def _try(problems: list[str], check: Callable[[], T]) -> T | None:
     except HpoError as error:
         problems.append(str(error))
         return None
+
+
+def _unusable(runs_dir: Path) -> list[str]:
+    """Why the runs folder can neither be used nor made; nothing is made here."""
+    other = "give another folder by --runs-dir"
+    try:
+        place = next(path for path in (runs_dir, *runs_dir.parents) if path.exists())
+    except OSError as error:
+        return [f"--runs-dir: {shortened(str(runs_dir))}: {error.strerror}; {other}"]
+    if not place.is_dir():
+        return [f"--runs-dir: {place} is not a folder; move it, or {other}"]
+    if not os.access(place, os.W_OK | os.X_OK):
+        return [f"--runs-dir: {place} may not be written by this user; chmod it, or {other}"]
+    return []
 
 
 def _too_large_batches(spec: StudySpec, examples: Examples) -> list[str]:

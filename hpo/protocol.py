@@ -1,9 +1,9 @@
-"""The messages between driver and runner: one JSON object a line, over the runner's pipes.
+"""The messages between driver and runner: one JSON object a line, over two pipes of their own.
 
-Down (driver to runner's standard input): Setup once, then Inspect, Score or Run, Stop, Quit. End of
-file means that the driver is dead: the runner exits at once.
+Down (driver to runner): Setup once, then Inspect, Score or Run, Stop, Quit. End of file means that
+the driver is dead: the runner exits at once.
 
-Up (runner's standard output): Ready or SetupFailed once; for a Run first Resumed or StartedOver if
+Up (runner to driver): Ready or SetupFailed once; for a Run first Resumed or StartedOver if
 it had earlier attempts, then any number of Progress, Evaluated and Checkpointed, then exactly one
 Finished. A runner trains several trials at a time, up to its lanes. Evaluated messages come in grid
 order, those of earlier attempts (replayed) first; what comes for a trial after its Stop was sent is
@@ -19,6 +19,7 @@ from pydantic import Field, FiniteFloat, TypeAdapter
 from hpo.specs import (
     EvalPoint,
     Fault,
+    Message,
     Observation,
     Positive,
     Spec,
@@ -117,7 +118,7 @@ class BaseFacts(Spec):
     adapted_layers: int
     train_samples: int
     val_samples: int
-    checks: tuple[str, ...]
+    checks: tuple[Message, ...]
     """What the start-up verification held."""
     versions: dict[str, str]
     zero_shot: float | None
@@ -139,7 +140,7 @@ class SetupFailed(Spec):
     """The base or the data cannot be loaded; the runner exits."""
 
     kind: Literal["setup_failed"] = "setup_failed"
-    message: str
+    message: Message
     """One sentence; the traceback of what is not the user's to mend is in the runner's log."""
 
 
@@ -153,7 +154,7 @@ class Cost(Spec):
     seconds: float
     """Extrapolated from one training step and one evaluation batch."""
     peak_memory_bytes: int
-    problem: str | None = None
+    problem: Message | None = None
     """Why it cannot be trained: it does not fit, or it is not finite."""
 
 
@@ -172,7 +173,7 @@ class Scored(Spec):
     samples: int = 0
     """Rows of the val set, each answered once."""
     scores: dict[str, FiniteFloat] = Field(default={})
-    problem: str | None = None
+    problem: Message | None = None
     """Why it has none, in one sentence."""
 
 
@@ -195,7 +196,7 @@ class Resumed(Spec):
     samples_seen: int
     seconds: float
     """What the attempts up to that checkpoint took."""
-    passed_over: str = ""
+    passed_over: Message = ""
     """Why the checkpoints of later attempts could not be used."""
 
 
@@ -204,7 +205,7 @@ class StartedOver(Spec):
 
     kind: Literal["started_over"] = "started_over"
     number: int
-    reason: str
+    reason: Message
     """Why no checkpoint of theirs could be used."""
 
 

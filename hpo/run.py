@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from hpo import streams
+
 EXAMPLES = """
 Examples:
 
@@ -96,5 +98,11 @@ def run(
     raise typer.Exit(execute(request))
 
 
+def main(command: typer.Typer) -> None:
+    """Runs a command of this package on streams that do not end it."""
+    streams.secure()
+    command()
+
+
 if __name__ == "__main__":
-    app()
+    main(app)

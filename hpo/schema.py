@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from hpo.run import main
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -17,24 +19,31 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def schema(
     storage: Annotated[str | None, typer.Option(help="Database URL; else $HPO_STORAGE.")] = None,
 ) -> None:
-    """Makes the tables."""
-    from hpo.errors import HpoError
+    """Parses the option; everything else is in `make_tables`."""
+    from hpo.guard import guarded  # here, so that --help answers at once
+
+    raise typer.Exit(guarded(lambda: make_tables(storage), as_json=False, storage=storage))
+
+
+def make_tables(storage: str | None) -> int:
+    """Makes Optuna's tables and ours, unless they are there; the exit code.
+
+    Raises:
+        HpoError: the database cannot be used.
+    """
     from hpo.search.database.redaction import redacted
     from hpo.search.database.storage import connect, exclusive, translated
     from hpo.search.database.tables import create
     from hpo.search.database.urls import chosen, parse_url
 
-    try:
-        url = parse_url(chosen(storage))
-        with translated(url):
-            engine = connect(url).engine
-            with exclusive(url):
-                create(engine)
-    except HpoError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
-    typer.echo(f"tables are there in {redacted(url)}")
+    url = parse_url(chosen(storage))
+    with translated(url):
+        engine = connect(url).engine
+        with exclusive(url):
+            create(engine)
+    print(f"tables are there in {redacted(url)}")
+    return 0
 
 
 if __name__ == "__main__":
-    app()
+    main(app)

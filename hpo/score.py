@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hpo.run import JsonOption, Scale, StorageOption, StudyOption
+from hpo.run import JsonOption, Scale, StorageOption, StudyOption, main
 
 EXAMPLES = """
 Examples:
@@ -55,4 +55,4 @@ def score(
 
 
 if __name__ == "__main__":
-    app()
+    main(app)

@@ -1,12 +1,14 @@
 """Wires one run of a study: plan, open, drive, summarise."""
 
+import os
+import socket
 import time
 from contextlib import closing, suppress
 from dataclasses import replace
 
 from sqlalchemy import URL
 
-from hpo import slurm
+from hpo import slurm, streams
 from hpo.data import read_examples
 from hpo.data.images import check_pixels
 from hpo.hints import Command, next_commands
@@ -69,6 +71,7 @@ def _run_study(
     plan = replace(plan, notes=tuple(notes))
     ledger = Ledger(study, spec, leases)
     own_folder(plan.runs_dir, ledger.identity)
+    streams.log_to(plan.runs_dir / f"driver-{socket.gethostname()}-{os.getpid()}.log")
     with loss_explained(study, url, plan.runs_dir):
         return _trained(plan, url, ledger, screen, command, timeout_s)
 

@@ -6,13 +6,19 @@ error. They travel as JSON between driver and runner, and lie as JSON in the dat
 
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
+
+def _spelled_out(text: Any) -> Any:  # lone surrogates, as of file names in other bytes
+    return text.encode(errors="backslashreplace").decode() if isinstance(text, str) else text
+
+
+Message = Annotated[str, BeforeValidator(_spelled_out)]  # may quote anything, and fits into JSON
 Scalar = bool | int | FiniteFloat | str
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, lt=2**31)]  # as databases and tensors count
 Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
@@ -134,14 +140,13 @@ class TrialSpec(Spec):
     """What all trials of a study have in common."""
 
     epochs: Positive = 2
-    evals: Positive = 10
+    evals: Annotated[int, Field(gt=0, le=100_000)] = 10
     """Points of the eval grid: k/n of the samples of the whole trial."""
     keep_epochs: Positive | None = None
     """An adapter is kept every so many epochs, in `adapter/epoch-<n>`, for as long as the best one
     of its trial is; None for the best one alone."""
     eval_batch_size: Positive = 8
-    """Rows of a forward pass in evaluation; on a CPU without a memory limit it may be more, where
-    that is measured to be faster."""
+    """Rows of a forward pass in evaluation; more on a CPU without a limit, where that is faster."""
     max_micro_batch: Positive | None = None
     """Rows of one forward and backward pass; a larger batch adds up the gradients of several."""
     warmup_share: Share = 0.05
@@ -153,8 +158,7 @@ class TrialSpec(Spec):
     min_improvement: Rate | None = None
     """How much better counts as an improvement; None for any."""
     max_seconds: Rate | None = None
-    """Longest that a trial may train before it is pruned as `timeout`; trials that are trained
-    side by side share the time."""
+    """Longest training time before a trial is pruned as `timeout`; parallel trials share it."""
 
     def eval_grid(self, samples: int) -> list[int]:
         """The grid points k/n of a trial's `samples`, in samples seen; ascending."""
@@ -197,9 +201,9 @@ class LimitsSpec(Spec):
     """Best trials whose adapters are kept."""
     predict_oom: bool = True
     """Whether a trial that surely cannot fit into the memory is pruned without trying it."""
-    disk_gb: Rate = 50.0
+    disk_gb: Annotated[float, Field(gt=0.0, le=1e9)] = 50.0
     """Space for checkpoints and adapters of this study."""
-    cache_gb: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 20.0
+    cache_gb: Annotated[float, Field(ge=0.0, le=1e9)] = 20.0
     """Space for outputs of the frozen part that images or texts go through first; 0 for none."""
 
 
@@ -382,7 +386,7 @@ class Fault(Spec):
     """Why a trial did not reach its end."""
 
     outcome: Outcome
-    reason: str
+    reason: Message
     """One sentence."""
     step: int | None = None
     where: str | None = None
@@ -392,4 +396,4 @@ class Fault(Spec):
     capacity_bytes: int | None = None
     predicted: bool = False
     """Whether an OOM was foreseen: the trial was not tried."""
-    traceback: str | None = None
+    traceback: Message | None = None

@@ -5,23 +5,27 @@ import re
 SHOWN_CHARACTERS = 60  # of a text in a message
 
 SIZES = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+LARGEST_SIZE = 1 << 60  # bytes: what systems take as a limit
+LONGEST_S = 1e10  # three hundred years
 SECONDS = {"": 1.0, "S": 1.0, "M": 60.0, "H": 3600.0, "D": 86400.0}
 
 
 def parse_size(text: str) -> int:
     """`2GB`, `512MiB`, `1.5G` -> bytes, with 1 K = 1024. Raises ValueError."""
     found = re.fullmatch(r"(\d+\.?\d*)\s*([BKMGT]?)(?:I?B)?", text.strip().upper())
-    if not found or float(found.group(1)) <= 0:
+    size = float(found.group(1)) * SIZES[found.group(2)] if found else 0.0
+    if not 1 <= size < LARGEST_SIZE:
         raise ValueError(f"{text}: not a size; write 512MB or 2GB")
-    return int(float(found.group(1)) * SIZES[found.group(2)])
+    return int(size)
 
 
 def parse_duration(text: str) -> float:
     """`90s`, `10m`, `1.5h`, `2d`, or plain seconds -> seconds. Raises ValueError."""
     found = re.fullmatch(r"(\d+\.?\d*)\s*([SMHD]?)", text.strip().upper())
-    if not found or float(found.group(1)) <= 0:
+    seconds = float(found.group(1)) * SECONDS[found.group(2)] if found else 0.0
+    if not 0 < seconds < LONGEST_S:
         raise ValueError(f"{text}: not a duration; write 90s, 30m or 8h")
-    return float(found.group(1)) * SECONDS[found.group(2)]
+    return seconds
 
 
 def show_size(size: float) -> str:

@@ -174,3 +174,11 @@ def test_a_message_of_the_other_direction_is_refused():
 def test_a_point_of_a_curve_is_always_finite(value):
     with pytest.raises(ValidationError):
         EvalPoint(samples_seen=1, step=1, val_loss=value)
+
+
+def test_names_of_other_bytes_and_half_pairs_are_spelled_out_in_a_message():
+    failed = SetupFailed(message="d\udcffr, \ud800 and \N{SNOWMAN}")
+    assert read_event(to_line(failed)).message == "d\\udcffr, \\ud800 and \N{SNOWMAN}"
+    fault = Fault(outcome=Outcome.CRASHED, reason="\udcff", traceback="\udfff")
+    finished = Finished(number=1, stats=TrialStats(), fault=fault)
+    assert read_event(to_line(finished)) == finished

@@ -21,6 +21,7 @@ from hpo.specs import (
     TrialConfig,
 )
 
+WITHOUT_KNOWN = "correct it, or leave known configurations out with --set 'known=[]'"
 FIELDS = TrialConfig.model_fields
 PARAM: TypeAdapter[Param] = TypeAdapter(Param)
 
@@ -142,9 +143,9 @@ def _known(settings: Settings, study: Pieces, index: int, name: str, value: Scal
     param = study.space.get(name)
     if param is None:
         allowed = f"no such parameter in the search space; there are: {', '.join(study.space)}"
-        return [sentence(settings, key, value, allowed)]
-    allowed = _outside(param, value)
-    return [sentence(settings, key, value, allowed)] if allowed else []
+    else:
+        allowed = _outside(param, value)
+    return [sentence(settings, key, value, f"{allowed}; {WITHOUT_KNOWN}")] if allowed else []
 
 
 def _outside(param: Param, value: Scalar) -> str:

@@ -4,6 +4,7 @@ import difflib
 from pathlib import Path
 
 from hpo.errors import FileProblems
+from hpo.files.settings import shortened
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -24,13 +25,21 @@ def find(kind: str, name: str, *, beside: Path | None = None) -> Path:
         if beside is not None:
             candidates.append(beside.parent / name)
         for path in candidates:
-            if path.is_file():
-                return path
-        raise FileProblems([f"{name}: no such file; give a .toml file or a name from {kind}/"])
+            if _exists(path):
+                return path  # whatever it is: reading it says so
+        given = shortened(name)
+        raise FileProblems([f"{given}: no such file; give a .toml file or a name from {kind}/"])
     for folder in folders(kind):
-        if (folder / f"{name}.toml").is_file():
+        if _exists(folder / f"{name}.toml"):
             return folder / f"{name}.toml"
     raise FileProblems([_unknown(kind, name)])
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # the name is too long, or a folder on the way may not be looked into
+        return False
 
 
 def _unknown(kind: str, name: str) -> str:
@@ -38,4 +47,5 @@ def _unknown(kind: str, name: str) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {close[0]}?" if close else "."
     singular = {"studies": "study", "search_spaces": "search space"}[kind]
-    return f"{name}: unknown {singular}{hint} There are: {', '.join(known)}; or give a .toml file"
+    there = ", ".join(known)
+    return f"{shortened(name)}: unknown {singular}{hint} There are: {there}; or give a .toml file"

@@ -11,7 +11,8 @@ from hpo.errors import FileProblems
 from hpo.files.checks import Pieces, check
 from hpo.files.find import find
 from hpo.files.problems import sentence, sentences
-from hpo.files.settings import Key, Settings, parse_assignment, read_toml
+from hpo.files.settings import Key, Settings, parse_assignment, shortened
+from hpo.files.toml import read_toml
 from hpo.specs import StudySpec
 
 OF_DRAWN = (("data", "format"), ("data", "stages"))  # what [mini] says of drawn data alone
@@ -45,7 +46,7 @@ def load_study(study: str, options: Options) -> StudySpec:
     for text, key, value in assignments:
         if key[0] == "space" and len(key) == 2 and not isinstance(value, dict):
             value = _constant(value)
-        settings.put(key, value, f"--set {text}")
+        settings.put(key, value, f"--set {shortened(text)}")
     default = path.stem if options.scale == "full" else f"{path.stem}-{options.scale}"
     if options.name is not None or not settings.has("name"):
         settings.put(("name",), default if options.name is None else options.name, "--name")
@@ -94,7 +95,7 @@ def _layers(path: Path, options: Options, assignments: list[tuple[str, Key, Any]
             settings.put(key, value, flag)
     for text, key, value in assignments:
         if key == ("search_space",):
-            settings.put(key, value, f"--set {text}")
+            settings.put(key, value, f"--set {shortened(text)}")
     return settings
 
 

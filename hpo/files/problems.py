@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from hpo import specs
-from hpo.files.settings import Key, Settings
+from hpo.files.settings import Key, Settings, shortened
 
 TABLES: dict[Key, type[BaseModel]] = {
     (): specs.StudySpec,
@@ -30,8 +30,8 @@ PARAMS: dict[str, type[BaseModel]] = {
 
 def sentence(settings: Settings, key: Key, value: Any, allowed: str) -> str:
     """One problem as `file: key = value: allowed`."""
-    shown = "" if value is None else f" = {json.dumps(value, default=str)}"
-    return f"{settings.origin(key)}: {'.'.join(key)}{shown}: {allowed}"
+    shown = "" if value is None else f" = {shortened(json.dumps(value, default=str))}"
+    return f"{settings.origin(key)}: {shortened('.'.join(key))}{shown}: {allowed}"
 
 
 def sentences(error: ValidationError, settings: Settings) -> list[str]:

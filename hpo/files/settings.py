@@ -5,26 +5,13 @@ Every value remembers where it came from, for the message if it is wrong.
 
 import tomllib
 from collections.abc import Collection, Iterator
-from pathlib import Path
 from typing import Any
 
 from hpo.errors import FileProblems
+from hpo.files.toml import DEEPEST, parse_toml
 
 Key = tuple[str, ...]
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The file's tables.
-
-    Raises:
-        FileProblems: the file cannot be read or is not TOML.
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise FileProblems([f"{path}: not valid TOML: {error}; correct that line"]) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise FileProblems([f"{path}: cannot be read: {error}"]) from error
+LONGEST_SHOWN = 200  # characters of a value in a message
 
 
 def leaves(table: dict[str, Any], prefix: Key = ()) -> Iterator[tuple[Key, Any]]:
@@ -98,15 +85,24 @@ def parse_assignment(text: str) -> tuple[Key, Any]:
     """`trial.epochs=3` -> key and TOML value; a value that is no TOML is a string.
 
     Raises:
-        FileProblems: there is no `=` or no key.
+        FileProblems: there is no `=` or no key, or the value is nothing that a setting can be.
     """
     name, equals, value = text.partition("=")
     key = tuple(part.strip() for part in name.split("."))
-    if not equals or not all(key):
+    if not equals or not all(key) or len(key) > DEEPEST:
         raise FileProblems(
-            [f"--set {text}: not an assignment; write key=value, such as trial.epochs=3"]
+            [f"--set {shortened(text)}: not an assignment; write key=value, such as trial.epochs=3"]
         )
     try:
-        return key, tomllib.loads(f"value = {value.strip()}")["value"]
+        tables = parse_toml(f"value = {value.strip()}")
     except tomllib.TOMLDecodeError:
         return key, value.strip()
+    except ValueError as error:
+        raise FileProblems([f"--set {shortened(text)}: {error}"]) from error
+    return key, tables["value"] if len(tables) == 1 else value.strip()  # further lines are no TOML
+
+
+def shortened(text: str) -> str:
+    """A value for a message: on one line, and no thousands of characters."""
+    kept = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in kept)

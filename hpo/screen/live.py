@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from hpo import streams
 from hpo.plan import Plan
 from hpo.screen.plain import PlainScreen
 from hpo.screen.text import params
@@ -64,6 +65,9 @@ class LiveScreen(PlainScreen):
 
     def show(self, event: DriverEvent) -> None:
         """Changes the table; what is worth keeping scrolls above it."""
+        if streams.output_is_lost():
+            super().show(event)
+            return
         match event:
             case TrialStarted():
                 self._rows[event.number] = Row(params=params(event.params))
@@ -76,6 +80,11 @@ class LiveScreen(PlainScreen):
                 super().show(event)
             case _:
                 super().show(event)
+
+    def _print(self, line: str) -> None:
+        if streams.output_is_lost():
+            self._live.stop()  # a log gets the lines of the plain screen alone
+        super()._print(line)
 
     def _ended(self, event: TrialEnded) -> None:
         self._rows.pop(event.number, None)

@@ -1,5 +1,6 @@
-"""The child process: `python -m hpo.training.runner`, speaking `hpo.protocol` over its pipes.
+"""The child process: `python -m hpo.training.runner IN OUT`, speaking `hpo.protocol`.
 
+IN and OUT are the descriptors of two pipes that it inherits: messages travel nowhere else.
 Holds the frozen base and trains one trial or several at a time. Knows no study in a database, and
 may be killed at any moment: whatever it has not said is lost, and nothing else.
 """
@@ -100,21 +101,24 @@ def _setup_message(error: Exception) -> str:
     return f"the runner could not set up: {type(error).__name__}: {error}"
 
 
-def main() -> None:
-    """Takes the pipes, keeping whatever libraries print out of them."""
+def main(incoming: str, outgoing: str) -> None:
+    """Serves on two inherited descriptors, which no program that this one starts inherits."""
     for number in DRIVERS_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    outgoing = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    for descriptor in (int(incoming), int(outgoing)):
+        os.set_inheritable(descriptor, False)
     status = 0
     try:
-        serve(Line(sys.stdin.buffer, outgoing))
+        serve(Line(os.fdopen(int(incoming), "rb"), os.fdopen(int(outgoing), "wb")))
     except BaseException as error:
         traceback.print_exc()
         status = OUT_OF_MEMORY if is_out_of_memory(error) else CRASHED
+    sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)  # the listening thread holds standard input: a plain exit would abort
+    os._exit(status)  # the listening thread reads on: a plain exit would abort
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) != 3:
+        sys.exit("this is a part of hpo.run, which starts it by itself: python -m hpo.run --help")
+    main(*sys.argv[1:])

@@ -1,15 +1,12 @@
 """Trains trials once more, without any interruption, on a runner of their own."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 from hpo.protocol import Evaluated, Finished, Run, Setup, read_event, to_line
+from hpo.search.runners.launch import launch
 from hpo.specs import StudySpec, TrialOrder
-from tests.chaos.world import REPOSITORY
 
 Curve = dict[int, float]
 ROOM_BYTES = 1 << 40  # a limit, as drivers have one: it decides which library multiplies
@@ -19,13 +16,14 @@ def replay(spec: StudySpec, orders: Sequence[TrialOrder], log: Path) -> dict[int
     """Val loss by samples seen of each of these trials, by its number."""
     setup = Setup(study=spec, memory_limit_bytes=ROOM_BYTES, gpu=False, zero_shot=False)
     curves: dict[int, Curve] = {order.number: {} for order in orders}
-    with log.open("ab") as errors, _runner(errors) as process:
-        assert process.stdin is not None and process.stdout is not None
+    with log.open("ab") as output:
+        pipes = launch(output, {**os.environ, "OMP_NUM_THREADS": "1"})
+    with pipes.process, pipes.commands, pipes.events:
         for message in (setup, *(Run(order=order) for order in orders)):
-            process.stdin.write(to_line(message))
-        process.stdin.flush()
+            pipes.commands.write(to_line(message))
+        pipes.commands.flush()
         left = set(curves)
-        for line in process.stdout:
+        for line in pipes.events:
             event = read_event(line)
             if isinstance(event, Evaluated):
                 curves[event.number][event.point.samples_seen] = event.point.val_loss
@@ -34,13 +32,3 @@ def replay(spec: StudySpec, orders: Sequence[TrialOrder], log: Path) -> dict[int
             if not left:
                 break
     return curves
-
-
-def _runner(errors: BinaryIO) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "hpo.training.runner"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=errors,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
-    )

@@ -19,7 +19,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy import NullPool
 
 from hpo.data import read_examples
-from hpo.entry import BUG
+from hpo.guard import BUG
 from hpo.specs import StudySpec
 from tests.chaos import study
 from tests.chaos.databases import Database, database

@@ -1,11 +1,13 @@
 """What is wrong in files and options: all of it at once, in sentences."""
 
+import random
 import re
 
 import pytest
 
 from hpo.errors import FileProblems
 from hpo.files import Options, load_study
+from hpo.files.toml import read_toml
 
 STUDY = """
 task = "captioning"
@@ -293,3 +295,98 @@ def test_a_file_that_is_not_text_is_named(tmp_path):
     (tmp_path / "study.toml").write_bytes(b"\xff\xfe\x00task")
     with pytest.raises(FileProblems, match=r"study\.toml: cannot be read"):
         load_study(str(tmp_path / "study.toml"), Options())
+
+
+MARK = b"\xef\xbb\xbf"
+
+
+def test_a_byte_order_mark_and_old_line_ends_are_passed_over(tmp_path, shared):
+    (tmp_path / "space.toml").write_bytes(MARK + SPACE.encode())
+    (tmp_path / "study.toml").write_bytes(STUDY.encode())
+    plain = load_study(str(tmp_path / "study.toml"), Options())
+    for content in (MARK + STUDY.encode(), STUDY.replace("\n", "\r\n").encode()):
+        (tmp_path / "study.toml").write_bytes(content)
+        assert load_study(str(tmp_path / "study.toml"), Options()) == plain
+    given = (shared / "field_cases" / "bom.toml").read_bytes()
+    assert given.startswith(MARK)
+    (tmp_path / "bom.toml").write_bytes(given)
+    marked = read_toml(tmp_path / "bom.toml")
+    (tmp_path / "bom.toml").write_bytes(given.removeprefix(MARK))
+    assert marked and read_toml(tmp_path / "bom.toml") == marked
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (STUDY.encode("utf-16"), ("UTF-16", "save it as UTF-8")),
+        (STUDY.encode("utf-16-be"), ("UTF-16", "save it as UTF-8")),
+        (STUDY.encode() + b"# \0", ("not text", "save it as UTF-8")),
+        (b"# first\n# caf\xe9\n", ("line 2 is not UTF-8", "xe9", "save it as UTF-8")),
+        (b"a = 1\nb = " + b"9" * 5000, ("a number in line 2", "64 bits")),
+        (b"[trial]\nepochs = 0x" + b"f" * 5000, ("trial.epochs has more than 64 bits",)),
+        (b"[trial]\nepochs = 9223372036854775808", ("trial.epochs has more than 64 bits",)),
+        (b"a = " + b"[" * 20_000, ("nested more than 16 deep",)),
+        (b"a = " + b"[" * 100 + b"]" * 100, ("a.0.0 is nested more than 16 deep",)),
+        (b"a." * 3000 + b"b = 1", ("nested more than 16 deep",)),
+        (b"#" * (1 << 21), ("larger than 1 MiB", "name a .toml file")),
+        (b"a = [}\nb = 1", ("not valid TOML", "line 1", "correct that line")),
+    ],
+    ids=range(12),
+)
+@pytest.mark.parametrize("which", ["study.toml", "space.toml"])
+def test_a_file_that_cannot_be_a_study_is_named_with_the_remedy(tmp_path, which, content, words):
+    (tmp_path / "study.toml").write_text(STUDY)
+    (tmp_path / "space.toml").write_text(SPACE)
+    (tmp_path / which).write_bytes(content)
+    with pytest.raises(FileProblems) as caught:
+        load_study(str(tmp_path / "study.toml"), Options())
+    (problem,) = caught.value.problems
+    names(problem, f"{which}: ", *words)
+
+
+def test_a_clash_with_known_configurations_says_how_to_leave_them_out(complaints, tmp_path):
+    (tmp_path / "other.toml").write_text(SPACE.replace("high = 1e-3", "high = 5e-5"))
+    (problem,) = complaints(assignments=("search_space=other.toml",))
+    names(problem, "known.0.learning_rate", "0.0001", "5e-05", "--set 'known=[]'")
+    assert complaints(assignments=("search_space=other.toml", "known=[]")) == []
+
+
+def test_a_long_value_is_cut_and_stays_on_one_line(complaints):
+    (problem,) = complaints(assignments=(f"trial.epochs={'x' * 5000}\n\x1b[31m",))
+    assert len(problem) < 600 and "\x1b" not in problem and "valid integer" in problem
+
+
+FRAGMENTS = [
+    *(b"\xff", b"\0", MARK, b"\xff\xfe", b"9" * 5000, b"[" * 3000, b"{a=" * 300, b"nan", b"-inf"),
+    *(b"2026-01-01", b'"', b"\n[[known]]\n", b"\n[mini]\n", b"=", b"0x" + b"f" * 5000, b"1e999"),
+    *(b"a." * 400, b"-1", b"true", b"[]", b"{}", b'"\\ud800"', b"\r", b"99999999999999999999"),
+]
+KEYS = ("trial.epochs", "known", "space", "space.lora_r", "data", "search_space", "name", "mini")
+
+
+def mutated(rng, content):
+    """A file with something put in, taken out, or changed."""
+    place = rng.randrange(len(content))
+    match rng.randrange(3):
+        case 0:
+            return content[:place] + rng.choice(FRAGMENTS) + content[place:]
+        case 1:
+            return content[:place] + content[place + rng.randrange(30) :]
+    lines = content.split(b"\n")
+    line = rng.randrange(len(lines))
+    lines[line] = lines[line].partition(b"=")[0] + b"= " + rng.choice(FRAGMENTS)
+    return b"\n".join(lines)
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_whatever_is_in_the_files_and_options_is_loaded_or_refused(tmp_path, seed):
+    rng = random.Random(seed)
+    (tmp_path / "study.toml").write_bytes(mutated(rng, STUDY.encode()))
+    (tmp_path / "space.toml").write_bytes(mutated(rng, SPACE.encode()))
+    text = rng.choice(FRAGMENTS).decode(errors="replace").replace("\0", "")
+    assignments = (f"{rng.choice(KEYS)}={text}",) if rng.randrange(2) else ()
+    trials = rng.choice([None, 3, 10**30])
+    try:
+        load_study(str(tmp_path / "study.toml"), Options(assignments=assignments, trials=trials))
+    except FileProblems as error:
+        assert all(len(problem) < 800 and "\n" not in problem for problem in error.problems)

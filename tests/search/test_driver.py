@@ -41,8 +41,8 @@ def test_a_killed_runner_is_known_as_killed_from_outside(runner):
 
 def test_a_runner_that_is_told_nonsense_says_why_in_its_log(runner):
     alive(runner)
-    runner._process.stdin.write(b"this is no message\n")
-    runner._process.stdin.flush()
+    runner._pipes.commands.write(b"this is no message\n")
+    runner._pipes.commands.flush()
     while runner.receive()[1]:
         time.sleep(0.05)
     death = runner.death()
@@ -68,11 +68,78 @@ def test_a_base_that_does_not_fit_is_said_in_one_sentence(tmp_path, mini_study):
     process.close()
 
 
+def customized(tmp_path, monkeypatch, code):
+    """A runner in which this code runs before any of ours."""
+    (tmp_path / "sitecustomize.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return RunnerProcess(gpu=None, log=tmp_path / "runner.log")
+
+
+PRINTS = """
+import os, sys
+print("a library says so:", repr(sys.stdin.read()))
+print("\\N{SNOWMAN} too")
+os.system("echo from a program")
+"""
+
+
+def test_what_a_library_prints_or_asks_on_import_is_no_message(tmp_path, monkeypatch, mini_study):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    process = customized(tmp_path, monkeypatch, PRINTS)
+    process.send(Setup(study=mini_study, memory_limit_bytes=None, gpu=False, zero_shot=False))
+    (ready,), there = alive(process)
+    assert there and ready.kind == "ready"
+    process.kill()
+    process.close()
+    log = (tmp_path / "runner.log").read_text(encoding="utf-8")
+    assert "a library says so: ''\n\N{SNOWMAN} too\n" in log and "from a program" in log
+
+
+@pytest.mark.parametrize("line", [b"", b"nonsense", b'{"kind": "ready"}'])
+def test_a_runner_that_sends_no_message_is_ended_and_named(tmp_path, monkeypatch, line):
+    code = f"import os, sys; os.write(int(sys.orig_argv[-1]), {line!r} + b'\\n')"
+    process = customized(tmp_path, monkeypatch, code)
+    events, there = alive(process)
+    assert (events, there) == ([], False)
+    death = process.death()
+    assert death.how == f"killed, as it sent what is no message: {line!r}"
+    assert not death.by_signal, "it is no accident from outside, which is tried for ever"
+    process.close()
+
+
+@pytest.mark.parametrize("variable", ["PYTHONOPTIMIZE=2", "PYTHONWARNINGS=error"])
+def test_a_runner_sets_up_whatever_python_is_told(tmp_path, monkeypatch, mini_study, variable):
+    monkeypatch.setenv(*variable.split("="))
+    process = RunnerProcess(gpu=None, log=tmp_path / "runner.log")
+    process.send(Setup(study=mini_study, memory_limit_bytes=None, gpu=False, zero_shot=False))
+    (ready,), _ = alive(process)
+    assert ready.kind == "ready"
+    process.kill()
+    process.close()
+
+
+def test_files_and_folders_of_the_working_directory_shadow_nothing(
+    tmp_path, monkeypatch, mini_study
+):
+    for name in ("torch", "json", "queue", "hpo"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('the wrong one')")
+    monkeypatch.chdir(tmp_path)
+    process = RunnerProcess(gpu=None, log=tmp_path / "runner.log")
+    process.send(Setup(study=mini_study, memory_limit_bytes=None, gpu=False, zero_shot=False))
+    (ready,), _ = alive(process)
+    assert ready.kind == "ready"
+    process.kill()
+    process.close()
+
+
 @pytest.mark.parametrize("limited", [False, True])
 def test_only_a_runner_without_a_limit_keeps_freed_memory(tmp_path, monkeypatch, limited):
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "4096")
     process = RunnerProcess(gpu=None, log=tmp_path / "runner.log", limited=limited)
-    given = Path(f"/proc/{process._process.pid}/environ").read_bytes().split(b"\0")
+    environ = Path(f"/proc/{process._process.pid}/environ")
+    while not (content := environ.read_bytes()):  # the kernel fills it in after the program began
+        time.sleep(0.01)
+    given = content.split(b"\0")
     assert (b"GLIBC_TUNABLES=glibc.malloc.hugetlb=1" in given) is not limited
     assert b"MALLOC_TRIM_THRESHOLD_=4096" in given, "what the user sets wins"
     process.kill()

@@ -6,7 +6,7 @@ import sys
 
 from hpo.files import Options, load_study
 from hpo.protocol import Finished, Ready, Run, Setup, Stop, read_event, to_line
-from hpo.training.runner import __name__ as MODULE
+from hpo.search.runners.launch import launch
 
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
@@ -22,14 +22,8 @@ class Runner:
     """A runner that is ready for trials of the mini study with these settings."""
 
     def __init__(self, *settings, study="rsicap", memory_limit=None, **others):
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", MODULE],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=ENVIRONMENT,
-            start_new_session=True,
-        )
+        self.pipes = launch(subprocess.DEVNULL, ENVIRONMENT)
+        self.process = self.pipes.process
         self.events = []
         loaded = load_study(study, Options(scale="mini", assignments=settings))
         usual = {"memory_limit_bytes": memory_limit, "gpu": False, "zero_shot": False}
@@ -42,12 +36,12 @@ class Runner:
     def __exit__(self, *_):
         self.process.kill()
         self.process.wait()
-        self.process.stdin.close()
-        self.process.stdout.close()
+        self.pipes.close_commands()
+        self.pipes.events.close()
 
     def send(self, command):
-        self.process.stdin.write(to_line(command))
-        self.process.stdin.flush()
+        self.pipes.commands.write(to_line(command))
+        self.pipes.commands.flush()
 
     def signal(self, number):
         os.kill(self.process.pid, number)
@@ -60,7 +54,7 @@ class Runner:
 
     def wait_for(self, kind):
         """The next event of this kind; all on the way are kept in `events`."""
-        for line in self.process.stdout:
+        for line in self.pipes.events:
             self.events.append(read_event(line))
             if isinstance(self.events[-1], kind):
                 return self.events[-1]

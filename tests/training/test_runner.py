@@ -100,7 +100,7 @@ def test_a_runner_that_was_stopped_for_too_long_ends_and_writes_nothing(order):
         runner.signal(signal.SIGCONT)
         assert runner.process.wait(30) == HUNG
         assert files(trial.folder) == before and Path(trial.folder, CHECKPOINT) in before
-        said = runner.process.stdout.read()
+        said = runner.pipes.events.read()
         assert b"finished" not in said
 
 

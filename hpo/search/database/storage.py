@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -187,7 +188,7 @@ def _file_lock(url: URL) -> Iterator[None]:
         raise StorageError(
             f"database {redacted(url)}: {shown_path(str(path.parent))} is not a folder; create it"
         )
-    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]
     with (Path(tempfile.gettempdir()) / f"hpo-{name}.lock").open("a") as file:
         until = time.monotonic() + LOCK_TIMEOUT_S
         while not _locked(file):

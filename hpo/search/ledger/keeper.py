@@ -24,23 +24,41 @@ def own_folder(runs_dir: Path, identity: str) -> None:
     """Makes the runs folder this study's, or holds that it is.
 
     Raises:
-        MissingError: it is that of another study of this name, in another database.
+        MissingError: it is that of another study of this name, in another database, or nothing can
+            be written there.
     """
+    content = json.dumps({"study": identity}) + "\n"
+    try:
+        written = _claim(runs_dir, content)
+    except OSError as error:
+        raise MissingError(
+            f"{runs_dir} cannot keep the files of trials ({error.filename}: {error.strerror}); "
+            "mend that, or give another folder by --runs-dir"
+        ) from error
+    if written != content:
+        raise MissingError(_other(runs_dir) if _is_record(written) else _junk(runs_dir))
+
+
+def _claim(runs_dir: Path, content: str) -> str:
+    """Makes the folder and its record, if they are not there; the record that is there then."""
     runs_dir.mkdir(parents=True, exist_ok=True)
     path = runs_dir / OWNER
-    content = json.dumps({"study": identity}) + "\n"
     with suppress(FileExistsError), path.open("x") as file:
         file.write(content)
-    if not path.is_file():  # a pipe would never end
-        raise MissingError(
-            f"{path} is in the way: it must be a file that hpo writes; remove it, or use another "
-            "--runs-dir"
-        )
+    if not path.is_file():  # a pipe would be waited for
+        return OWNER
     written = _wait_for_content(path)
     if not written:  # whoever made it was killed before it could write
         path.write_text(content)
-    elif written != content:
-        raise MissingError(_other(runs_dir))
+        return content
+    return written
+
+
+def _is_record(written: str) -> bool:
+    try:
+        return set(json.loads(written)) == {"study"}
+    except (TypeError, ValueError, RecursionError):
+        return False
 
 
 def hold_owner(runs_dir: Path, identity: str) -> None:
@@ -63,6 +81,13 @@ def _other(runs_dir: Path) -> str:
     return (
         f"{runs_dir} holds the trials of another study of this name, which lies in another "
         "database or was deleted there; use --name NAME, another --runs-dir, or remove it"
+    )
+
+
+def _junk(runs_dir: Path) -> str:
+    return (
+        f"{runs_dir / OWNER} is damaged, or no file of hpo: remove it if the trials in that folder "
+        "are those of this study, else give another folder by --runs-dir"
     )
 
 

@@ -3,17 +3,19 @@
 import os
 import signal
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from hpo.machine import kernel_kills, process_stat
 from hpo.protocol import HUNG, OUT_OF_MEMORY, Command, Event, read_event, to_line
 from hpo.search.database.urls import FILE_VARIABLE, VARIABLE
+from hpo.search.runners.launch import launch
 
-MODULE = "hpo.training.runner"
 CHUNK = 1 << 16
 KEPT_LOG_LINES = 40
+KEPT_OF_LINE = 80  # bytes of a line that is no message
 CLOSE_S = 5.0
 KEPT_KERNELS = "256"  # oneDNN's, compiled for a shape each, about 1 MB; 1,024 otherwise
 KEEPS_MEMORY = {  # glibc: between steps, pages are kept, and large; a step takes 6% less on a CPU
@@ -51,31 +53,23 @@ class RunnerProcess:
         self._kernel_kills = kernel_kills()
         self._buffer = b""
         self._silent_s: float | None = None
+        self._not_a_message: bytes | None = None
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log_start = log.stat().st_size if log.exists() else 0
         with log.open("ab") as log_file:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", MODULE],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log_file,
-                env=_environment(gpu, limited=limited),
-                start_new_session=True,  # Ctrl-C at the terminal must not reach it
-            )
-        assert self._process.stdout is not None
-        os.set_blocking(self._process.stdout.fileno(), False)
+            self._pipes = launch(log_file, _environment(gpu, limited=limited))
+        self._process = self._pipes.process
+        os.set_blocking(self.fileno(), False)
 
     def fileno(self) -> int:
         """The pipe to wait on."""
-        assert self._process.stdout is not None
-        return self._process.stdout.fileno()
+        return self._pipes.events.fileno()
 
     def send(self, command: Command) -> None:
         """Sends a command; to a dead runner it is lost, and the death shows when read."""
-        assert self._process.stdin is not None
         try:
-            self._process.stdin.write(to_line(command))
-            self._process.stdin.flush()
+            self._pipes.commands.write(to_line(command))
+            self._pipes.commands.flush()
         except (BrokenPipeError, ValueError):
             pass
 
@@ -94,7 +88,20 @@ class RunnerProcess:
         *lines, self._buffer = self._buffer.split(b"\n")
         if alive:
             self._kernel_kills = kernel_kills()
-        return [read_event(line) for line in lines], alive
+        events = self._read(lines)
+        return events, alive and self._not_a_message is None
+
+    def _read(self, lines: list[bytes]) -> list[Event]:
+        """The messages; a runner that sends something else is ended, as nothing of it is sure."""
+        events = []
+        for line in lines:
+            try:
+                events.append(read_event(line))
+            except ValidationError:
+                self._not_a_message = line[:KEPT_OF_LINE]
+                self.kill()
+                break
+        return events
 
     def death(self) -> Death:
         """How it died; call when its pipe has closed."""
@@ -105,7 +112,7 @@ class RunnerProcess:
         return Death(
             how=self._how(name, by_kernel=by_kernel),
             by_kernel=by_kernel,
-            by_signal=code in (-signal.SIGKILL, -signal.SIGTERM),
+            by_signal=code in (-signal.SIGKILL, -signal.SIGTERM) and self._not_a_message is None,
             hung=self._silent_s is not None or code == HUNG,
             out_of_memory=code == OUT_OF_MEMORY or "bad_alloc" in log,
             log=log,
@@ -114,6 +121,8 @@ class RunnerProcess:
     def _how(self, name: str, *, by_kernel: bool) -> str:
         if self._silent_s is not None:
             return f"silent for {self._silent_s:.0f} s, then killed"
+        if self._not_a_message is not None:
+            return f"killed, as it sent what is no message: {self._not_a_message!r}"
         return f"{name}, by the kernel, for memory" if by_kernel else name
 
     def kill(self) -> None:
@@ -132,13 +141,9 @@ class RunnerProcess:
 
     def close(self, timeout_s: float = CLOSE_S) -> None:
         """Waits for its end, and enforces it."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        try:
-            self._process.stdin.close()
-        except BrokenPipeError:
-            pass
+        self._pipes.close_commands()
         self._wait(timeout_s)
-        self._process.stdout.close()
+        self._pipes.events.close()
 
     def _wait(self, timeout_s: float) -> int:
         """Its exit status; enforced, but one that the kernel cannot end is left to itself."""

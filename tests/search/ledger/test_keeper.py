@@ -1,6 +1,8 @@
 """What stays on disk: the best adapters, what a retry may need, and no more than the quota."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState, create_trial
@@ -180,6 +182,30 @@ def test_a_folder_whose_first_driver_was_killed_before_it_could_write_is_taken_o
     with pytest.raises(MissingError, match="another study of this name"):
         own_folder(tmp_path, "b" * 32)
     assert [path.name for path in tmp_path.iterdir()] == ["study.json"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b"junk", b"[" * 100_000, b"{}", b'["study"', b"7", b"null"]
+)
+def test_a_record_that_is_none_is_named_with_the_ways_out(tmp_path, content):
+    (tmp_path / "study.json").write_bytes(content)
+    with pytest.raises(MissingError, match=r"study\.json is damaged.*remove it.*--runs-dir"):
+        own_folder(tmp_path, "a" * 32)
+    assert (tmp_path / "study.json").read_bytes() == content
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_a_folder_or_a_pipe_in_the_place_of_the_record_is_named(tmp_path, make):
+    make(tmp_path / "study.json")
+    with pytest.raises(MissingError, match=r"study\.json is damaged"):
+        own_folder(tmp_path, "a" * 32)
+
+
+def test_a_file_in_the_place_of_the_runs_folder_is_named(tmp_path):
+    (tmp_path / "runs").write_text("mine")
+    for folder, why in ((tmp_path / "runs", "File exists"), (tmp_path / "runs/x", "Not a dir")):
+        with pytest.raises(MissingError, match=f"{why}.*--runs-dir"):
+            own_folder(folder, "a" * 32)
 
 
 def test_drivers_that_start_at_once_share_the_folder(tmp_path):
