@@ -35,12 +35,24 @@ AHEAD_BYTES = 128 << 20  # of images that are read before they are asked for
 
 
 def seed_everything(seed: int) -> None:
-    """Seeds Python, NumPy and torch, and asks torch for deterministic kernels."""
+    """Seeds Python, NumPy and torch, and asks torch for deterministic and sound kernels."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # slow
+    # torch prefers cuDNN's attention on H100 and later; with a mask in bf16, cuDNN 9.20 gives NaN
+    # in gradients (pytorch#196678), and compiles a graph for every new length
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+def set_precision(*, tf32: bool) -> None:
+    """Whether float32 products and convolutions of a GPU may be rounded to TF32.
+
+    Both are said, as torch allows it for convolutions unless told otherwise.
+    """
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
 
 
 def pick_device(*, gpu: bool) -> torch.device:
@@ -68,7 +80,7 @@ def set_up(setup: Setup) -> tuple[Bench, BaseFacts]:
     study = setup.study
     torch.set_num_threads(1)  # two threads on a busy core wait for each other at every step
     seed_everything(study.search.seed)
-    torch.set_float32_matmul_precision("high" if study.model.tf32 else "highest")
+    set_precision(tf32=study.model.tf32)
     device = pick_device(gpu=setup.gpu)
     gauge = MemoryGauge(device, setup.memory_limit_bytes)
     examples = read_examples(study.data)

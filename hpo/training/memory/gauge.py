@@ -22,7 +22,10 @@ FAILURES = (
     "std::bad_alloc",
     "could not create a primitive",  # oneDNN's words for a failed allocation
     "out of memory",  # CUDA's runtime and driver
-    "STATUS_ALLOC_FAILED",  # cuBLAS and cuDNN
+    "STATUS_ALLOC_FAILED",  # cuBLAS, and cuDNN before version 9
+    "ALLOCATION_FAILED",  # cuDNN 9
+    "CUBLAS_STATUS_NOT_INITIALIZED",  # cuBLAS's words where no memory is left for its handle
+    "mha_graph.execute",  # torch's check of cuDNN's attention, which names no cause
 )
 REQUEST = re.compile(r"tried to allocate ([\d.]+) ?(bytes|B|KiB|MiB|GiB)?", re.IGNORECASE)
 UNITS = {"": 1, "bytes": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
