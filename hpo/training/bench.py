@@ -13,6 +13,7 @@ from torch.utils import deterministic
 import hpo
 from hpo.data import Examples, read_examples
 from hpo.errors import HpoError, MissingError
+from hpo.gpus import find_gpus
 from hpo.protocol import BaseFacts, Setup
 from hpo.specs import Objective
 from hpo.training.base.forward import Forward, alone, compute
@@ -21,6 +22,7 @@ from hpo.training.base.lora import LoraBase
 from hpo.training.base.losses import NonFiniteError
 from hpo.training.base.masks import leave_masks_unread
 from hpo.training.cache import cache_features, share
+from hpo.training.claim import claim_gpu
 from hpo.training.memory.gauge import MemoryGauge
 from hpo.training.memory.prediction import MemoryModel
 from hpo.training.memory.probe import count, one_row_order
@@ -64,11 +66,26 @@ def pick_device(*, gpu: bool) -> torch.device:
     if not gpu:
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise MissingError(
-            "nvidia-smi lists a GPU, but torch cannot use it: install a torch with CUDA that suits "
-            "the driver, or use --set model.device=cpu"
-        )
+        raise MissingError(cannot_use_gpu(find_gpus().driver_version, torch.version.cuda))
     return torch.device("cuda", 0)
+
+
+def cannot_use_gpu(driver_version: str, cuda_version: str | None) -> str:
+    """What is to be done where nvidia-smi lists a GPU and torch sees none.
+
+    Args:
+        driver_version: empty where nvidia-smi does not say.
+        cuda_version: what torch was built with; None for a build without CUDA.
+    """
+    driver = f"driver {driver_version}" if driver_version else "a driver of unknown version"
+    built = f"CUDA {cuda_version}" if cuda_version else "no CUDA"
+    needs = ", which needs driver 580 or later" if (cuda_version or "").startswith("13.") else ""
+    return (
+        f"nvidia-smi lists a GPU with {driver}, but torch {torch.__version__} cannot use it: it "
+        f"was built with {built}{needs}; update the driver, install a torch that suits it (pip "
+        "install torch --index-url https://download.pytorch.org/whl/cuXYZ), or use "
+        "--set model.device=cpu"
+    )
 
 
 def set_up(setup: Setup) -> tuple[Bench, BaseFacts]:
@@ -82,6 +99,7 @@ def set_up(setup: Setup) -> tuple[Bench, BaseFacts]:
     seed_everything(study.search.seed)
     set_precision(tf32=study.model.tf32)
     device = pick_device(gpu=setup.gpu)
+    sharing = claim_gpu(device)
     gauge = MemoryGauge(device, setup.memory_limit_bytes)
     examples = read_examples(study.data)
     task = _load(setup, examples, device)
@@ -105,7 +123,7 @@ def set_up(setup: Setup) -> tuple[Bench, BaseFacts]:
         memory=MemoryModel(),
         eval_rows=study.trial.eval_batch_size,
     )
-    checks = [*verify(task, base), cache_features(bench, examples, setup)]
+    checks = [*verify(task, base), cache_features(bench, examples, setup), *sharing]
     zero_shot = _zero_shot(bench) if setup.zero_shot else None
     warm_up(bench)
     bench = replace(bench, memory=memory_model(bench))
