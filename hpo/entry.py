@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from hpo.errors import FileProblems
+from hpo.errors import FileProblems, MissingError
 from hpo.files import Options, load_study
 from hpo.guard import guarded
 from hpo.hints import Command
@@ -194,6 +194,13 @@ def _load(
     """The study at the scale that was asked for or suits, and what to say about that."""
     scale: Literal["mini", "full"] = "full"
     notes: tuple[str, ...] = ()
+    if problem := machine.gpu_problem:
+        if request.scale == "auto" and not machine.gpus:
+            raise MissingError(
+                f"a GPU is there, but cannot be used: {problem}; mend that, or choose --scale mini "
+                "(the small study on the CPU) or --scale full (the whole study on the CPU)"
+            )
+        notes = (f"not every GPU can be used: {problem}",)
     if request.scale == "mini" or (request.scale == "auto" and not machine.gpus):
         scale = "mini"
     options = Options(
@@ -207,7 +214,7 @@ def _load(
     )
     spec = load_study(request.study, options)
     if request.scale == "auto" and scale == "mini":
-        notes = (
+        notes += (
             "no GPU here, so this is the mini scale: the study's [mini] table, with the base "
             f"{spec.model.name} (--scale full for the study as its file says)",
         )

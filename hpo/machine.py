@@ -1,12 +1,10 @@
 """What this machine has: GPUs, cores, memory. Without torch, so that the driver may ask."""
 
 import os
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-QUERY = ("nvidia-smi", "--query-gpu=index,memory.total", "--format=csv,noheader,nounits")
-QUERY_TIMEOUT_S = 10
+from hpo.gpus import find_gpus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,30 +15,19 @@ class Machine:
     """Names of the visible GPUs, as CUDA_VISIBLE_DEVICES takes them."""
     cores: int
     free_memory_bytes: int
+    gpu_problem: str = ""
+    """Why GPUs that should be there cannot be used, all or some, in one phrase."""
 
 
 def look() -> Machine:
     """This machine as it is now."""
-    return Machine(gpus=_gpus(), cores=_cores(), free_memory_bytes=_free_memory())
-
-
-def _gpus() -> tuple[str, ...]:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    try:
-        listed = subprocess.run(
-            QUERY, capture_output=True, text=True, timeout=QUERY_TIMEOUT_S, check=True
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    present = tuple(line.split(",")[0].strip() for line in listed.splitlines() if line.strip())
-    if visible is None:
-        return present
-    shown = []
-    for name in (part.strip() for part in visible.split(",")):
-        if not present or not (name in present or name.startswith(("GPU-", "MIG-"))):
-            break  # as CUDA does: what follows an invalid name is hidden
-        shown.append(name)
-    return tuple(shown)
+    gpus = find_gpus()
+    return Machine(
+        gpus=gpus.names,
+        cores=_cores(),
+        free_memory_bytes=_free_memory(),
+        gpu_problem=gpus.problem if gpus.expected else "",
+    )
 
 
 def _cores() -> int:

@@ -48,8 +48,9 @@ def place(
         MissingError: there is no GPU, not so many, or not the memory.
     """
     if device == "cuda" and not machine.gpus:
+        why = f" ({machine.gpu_problem})" if machine.gpu_problem else ""
         raise MissingError(
-            "model.device = cuda: this machine shows no GPU; check nvidia-smi and "
+            f"model.device = cuda: this machine shows no GPU{why}; check nvidia-smi and "
             "CUDA_VISIBLE_DEVICES, or use --set model.device=auto"
         )
     if machine.gpus and device != "cpu":

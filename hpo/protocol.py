@@ -242,6 +242,8 @@ class Finished(Spec):
     """Whether it was ever beside another on its runner."""
     clean: bool = True
     """Whether the process is fit for another trial: its memory is back at the baseline."""
+    unfit_reason: str = ""
+    """Why it is not, in a phrase."""
 
 
 Command = Annotated[Setup | Inspect | Score | Run | Stop | Quit, Field(discriminator="kind")]

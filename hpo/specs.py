@@ -321,7 +321,7 @@ class TrialOrder(Spec):
     earlier: tuple[str, ...] = ()
     """Directories of earlier attempts, the latest first: it goes on from a checkpoint there."""
     checkpoints: bool = True
-    """Whether to write checkpoints at eval points; at a hand-over it always does."""
+    """Whether to write checkpoints as it trains; at a hand-over it always does."""
     alone: bool = False
     """Whether to train it beside no other: a runner died under it and others."""
 

@@ -27,9 +27,13 @@ def words(*options, settings=SMALL, study="rsicap"):
 
 
 def environment(**extra):
-    """The environment without what a developer may have set."""
+    """The environment without what a developer may have set, and without GPUs.
+
+    Counts of runners and limits of memory mean other things on a GPU.
+    """
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("HPO_STORAGE", "SLURM_"))}
-    return {**kept, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200", **extra}
+    fixed = {"PYTHONPATH": str(REPOSITORY), "COLUMNS": "200", "CUDA_VISIBLE_DEVICES": ""}
+    return {**kept, **fixed, **extra}
 
 
 def run(cwd, *options, settings=SMALL, study="rsicap", expect=0, **extra):

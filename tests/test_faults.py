@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 
 from tests.commands import (
     LONGER,
+    REPOSITORY,
     SMALL,
     Running,
     assert_exact,
@@ -32,6 +33,19 @@ def test_float16_ends_every_trial_as_nan_with_step_and_place(tmp_path):
         assert trial.user_attrs["nan_step"] == 2
         assert trial.user_attrs["nan_where"] == "query embeddings"
     assert "--set model.precision=float32 or bf16" in output
+
+
+@pytest.mark.slow
+def test_a_runner_that_is_replaced_for_memory_says_why(tmp_path):
+    """Whatever its trial leaves behind is too much here."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "from hpo.training.memory import gauge\n"
+        "gauge.SLACK_BYTES, gauge.SLACK_SHARE = -(1 << 40), -(1 << 10)\n"
+    )
+    path = f"{tmp_path}:{REPOSITORY}"
+    output = run(tmp_path, "--trials", "2", "--runners", "1", PYTHONPATH=path)
+    assert "runner 0 is to be replaced: " in output
+    assert "more host memory in use than before its first trial" in output
 
 
 def test_batches_that_cannot_fit_are_pruned_as_oom_beside_complete_trials(tmp_path):

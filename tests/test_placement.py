@@ -3,8 +3,10 @@
 import pytest
 
 from hpo.errors import MissingError
+from hpo.files import Options, load_study
 from hpo.machine import Machine, kernel_kills, look
 from hpo.placement import place
+from hpo.plan import make_plan
 
 GIB = 1 << 30
 
@@ -66,6 +68,31 @@ def test_what_is_not_there_is_said_with_a_remedy(wanted, words):
         put(**wanted)
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "gpus, settings, said",
+    [
+        (("0",), (), True),
+        (("0",), ("model.tf32=true",), False),
+        (("0",), ("model.precision=bf16",), False),
+        ((), (), False),
+    ],
+)
+def test_slow_products_of_a_gpu_are_said_with_what_is_faster(tmp_path, gpus, settings, said):
+    spec = load_study("rsicap", Options(scale="mini", assignments=settings))
+    plan = make_plan(
+        spec,
+        Machine(gpus=gpus, cores=2, free_memory_bytes=64 * GIB),
+        runners=None,
+        pack=1,
+        memory_limit_bytes=None,
+        storage="",
+        runs_dir=tmp_path,
+        notes=("first",),
+    )
+    assert plan.notes[0] == "first"
+    assert any("--set model.tf32=true" in note for note in plan.notes) is said
 
 
 def test_this_machine_has_cores_and_memory():

@@ -160,6 +160,12 @@ class Trials:
         best = self._ledger.objective.words, live.best
         event = event.model_copy(update={"stats": live.whole(event.stats)})
         self.end(live, of_finished(event, live.ending, best=best, capacity_bytes=capacity))
+        self._release(live, event)
+
+    def _release(self, live: Live, event: Finished) -> None:
+        """Frees a trial's place on its runner, and says why that is replaced if it is."""
+        if not event.clean and event.number in live.slot.trials:
+            self.say(f"runner {live.slot.index} is to be replaced: {event.unfit_reason}")
         self._pool.release(live.slot, event.number, clean=event.clean)
 
     def _move(self, live: Live, event: Finished) -> bool:
@@ -170,7 +176,7 @@ class Trials:
             live.ending = Ending(outcome=Outcome.PREEMPTED, reason=reason)
             return False
         seen = self.shown(target)
-        self._pool.release(live.slot, number, clean=event.clean)
+        self._release(live, event)
         live.move(target, event.stats)
         self._pool.run(target, self._order(live.asked, (number, *live.asked.earlier)), seen)
         return True

@@ -17,6 +17,7 @@ import hpo
 from hpo.contents import read_contents
 from hpo.data import Examples, read_examples
 from hpo.errors import DataError, HpoError, MissingError, ModelError
+from hpo.gpus import find_gpus
 from hpo.protocol import BaseFacts, Setup
 from hpo.specs import Objective
 from hpo.training.base.forward import Forward, alone, compute
@@ -25,6 +26,7 @@ from hpo.training.base.lora import LoraBase
 from hpo.training.base.losses import NonFiniteError
 from hpo.training.base.masks import leave_masks_unread
 from hpo.training.cache import cache_features, share
+from hpo.training.claim import claim_gpu
 from hpo.training.memory.gauge import MemoryGauge, is_out_of_memory
 from hpo.training.memory.prediction import MemoryModel
 from hpo.training.memory.probe import count, one_row_order
@@ -40,12 +42,24 @@ AHEAD_BYTES = 128 << 20  # of images that are read before they are asked for
 
 
 def seed_everything(seed: int) -> None:
-    """Seeds Python, NumPy and torch, and asks torch for deterministic kernels."""
+    """Seeds Python, NumPy and torch, and asks torch for deterministic and sound kernels."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # slow
+    # torch prefers cuDNN's attention on H100 and later; with a mask in bf16, cuDNN 9.20 gives NaN
+    # in gradients (pytorch#196678), and compiles a graph for every new length
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+def set_precision(*, tf32: bool) -> None:
+    """Whether float32 products and convolutions of a GPU may be rounded to TF32.
+
+    Both are said, as torch allows it for convolutions unless told otherwise.
+    """
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
 
 
 def pick_device(*, gpu: bool) -> torch.device:
@@ -57,11 +71,26 @@ def pick_device(*, gpu: bool) -> torch.device:
     if not gpu:
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise MissingError(
-            "nvidia-smi lists a GPU, but torch cannot use it: install a torch with CUDA that suits "
-            "the driver, or use --set model.device=cpu"
-        )
+        raise MissingError(cannot_use_gpu(find_gpus().driver_version, torch.version.cuda))
     return torch.device("cuda", 0)
+
+
+def cannot_use_gpu(driver_version: str, cuda_version: str | None) -> str:
+    """What is to be done where nvidia-smi lists a GPU and torch sees none.
+
+    Args:
+        driver_version: empty where nvidia-smi does not say.
+        cuda_version: what torch was built with; None for a build without CUDA.
+    """
+    driver = f"driver {driver_version}" if driver_version else "a driver of unknown version"
+    built = f"CUDA {cuda_version}" if cuda_version else "no CUDA"
+    needs = ", which needs driver 580 or later" if (cuda_version or "").startswith("13.") else ""
+    return (
+        f"nvidia-smi lists a GPU with {driver}, but torch {torch.__version__} cannot use it: it "
+        f"was built with {built}{needs}; update the driver, install a torch that suits it (pip "
+        "install torch --index-url https://download.pytorch.org/whl/cuXYZ), or use "
+        "--set model.device=cpu"
+    )
 
 
 def set_up(setup: Setup) -> tuple[Bench, BaseFacts]:
@@ -73,8 +102,9 @@ def set_up(setup: Setup) -> tuple[Bench, BaseFacts]:
     study = setup.study
     torch.set_num_threads(1)  # two threads on a busy core wait for each other at every step
     seed_everything(study.search.seed)
-    torch.set_float32_matmul_precision("high" if study.model.tf32 else "highest")
+    set_precision(tf32=study.model.tf32)
     device = pick_device(gpu=setup.gpu)
+    sharing = claim_gpu(device)
     gauge = MemoryGauge(device, setup.memory_limit_bytes)
     examples = read_examples(study.data)
     task = _load(setup, examples, device)
@@ -100,7 +130,7 @@ def set_up(setup: Setup) -> tuple[Bench, BaseFacts]:
         eval_rows=study.trial.eval_batch_size,
     )
     with _computable(study.model.name):
-        checks = [*verify(task, base), cache_features(bench, examples, setup)]
+        checks = [*verify(task, base), cache_features(bench, examples, setup), *sharing]
         zero_shot = _zero_shot(bench) if setup.zero_shot else None
         warm_up(bench)
     bench = replace(bench, memory=memory_model(bench))

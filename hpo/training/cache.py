@@ -15,6 +15,8 @@ from hpo.errors import DataError
 from hpo.protocol import Setup
 from hpo.training.base.features import Features, build
 from hpo.training.base.forward import Forward, compute
+from hpo.training.memory.gauge import is_out_of_memory
+from hpo.training.trial.faults import breaks_device
 from hpo.training.trial.trial import Bench
 
 CACHE_SHARE = 8  # part of a memory limit that a cache may take is one in so many
@@ -64,12 +66,18 @@ def _check_readable(bench: Bench, features: Features | None) -> None:
 
 
 def _answers_as_before(bench: Bench, features: Features) -> bool:
-    """Whether the base with these outputs has the losses that it has without; else it stays so."""
+    """Whether the base with these outputs has the losses that it has without; else it stays so.
+
+    Raises:
+        AcceleratorError, RuntimeError: the device broke or is full, which says nothing of outputs.
+    """
     before = _first_losses(bench)
     undo = bench.task.use(features)
     try:
         after = _first_losses(bench)
-    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        if breaks_device(error) or is_out_of_memory(error):
+            raise
         after = None  # its blocks hand on something else than hidden states
     if after is not None and _are_the_same(before, after, bench.study.model.precision):
         return True

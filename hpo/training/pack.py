@@ -175,4 +175,6 @@ class Pack:
         clean = finished.clean and gauge.is_clean(held, kept, in_use=in_use)
         stats = finished.stats.model_copy(update={"held_memory_bytes": gauge.held_bytes()})
         told = {"stats": stats, "clean": clean, "observation": seen, "shared": member.shared}
+        if finished.clean and not clean:
+            told["unfit_reason"] = gauge.excess
         return finished.model_copy(update=told)

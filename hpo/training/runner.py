@@ -12,6 +12,8 @@ import sys
 import traceback
 from dataclasses import replace
 
+import torch
+
 from hpo.errors import HpoError
 from hpo.protocol import (
     CRASHED,
@@ -31,10 +33,11 @@ from hpo.training.fence import Fence
 from hpo.training.inspect import cost
 from hpo.training.lanes import choose_lanes
 from hpo.training.line import Line, TrialVoice
-from hpo.training.memory.gauge import is_out_of_memory
+from hpo.training.memory.gauge import gpu_memory, is_out_of_memory
 from hpo.training.pack import Pack
 from hpo.training.score import score
 from hpo.training.trial.trial import Bench
+from hpo.units import show_size
 
 DRIVERS_SIGNALS = (
     signal.SIGINT,
@@ -58,7 +61,7 @@ def serve(line: Line) -> None:
         line.send(SetupFailed(message=str(error)))
         return
     except Exception as error:  # the driver shows it and ends the study
-        line.send(SetupFailed(message=_setup_message(error)))
+        line.send(SetupFailed(message=_setup_message(error, setup)))
         traceback.print_exc()  # last: where memory is short, it may fail itself
         return
     bench = replace(bench, eval_rows=lanes.eval_rows)
@@ -92,13 +95,35 @@ def _answer(line: Line, bench: Bench, lanes: Lanes, fence: Fence) -> None:
             fence.rest()
 
 
-def _setup_message(error: Exception) -> str:
-    if is_out_of_memory(error):
+def _setup_message(error: Exception, setup: Setup) -> str:
+    if not is_out_of_memory(error):
+        return f"the runner could not set up: {type(error).__name__}: {error}"
+    if not setup.gpu:
         return (
             "the base does not fit into the memory; raise --memory-limit, use "
             "--set model.precision=bf16, or fewer runners"
         )
-    return f"the runner could not set up: {type(error).__name__}: {error}"
+    try:
+        available, total = gpu_memory(torch.device("cuda", 0))
+    except RuntimeError:  # it does not even say how much it has
+        available = total = 0
+    return no_room_on_gpu(available, total, setup.memory_limit_bytes)
+
+
+def no_room_on_gpu(available_bytes: int, total_bytes: int, limit_bytes: int | None) -> str:
+    """A base that does not fit onto a GPU: of how much, what to do.
+
+    Args:
+        available_bytes: of the GPU's memory, what other processes leave; 0 where it is not known.
+    """
+    of = f" ({show_size(available_bytes)} of {show_size(total_bytes)} are left by other programs)"
+    limited = limit_bytes is not None and limit_bytes <= available_bytes
+    limit = f"raise --memory-limit (now {show_size(limit_bytes or 0)}), " if limited else ""
+    return (
+        f"the base does not fit into the memory of the GPU{of if total_bytes else ''}; {limit}"
+        "end what else runs there (nvidia-smi lists it), choose another GPU by "
+        "CUDA_VISIBLE_DEVICES, or use --set model.precision=bf16"
+    )
 
 
 def main(incoming: str, outgoing: str) -> None:

@@ -20,6 +20,14 @@ def alive(process):
     raise AssertionError("the runner says nothing")
 
 
+def environment(process):
+    """What a runner was given; the kernel shows it a moment after the program has begun."""
+    path = Path(f"/proc/{process._process.pid}/environ")
+    while not (content := path.read_text()):
+        time.sleep(0.01)
+    return dict(line.split("=", 1) for line in content.split("\0") if line)
+
+
 @pytest.fixture
 def runner(tmp_path, mini_study):
     process = RunnerProcess(gpu=None, log=tmp_path / "runner.log")
@@ -132,15 +140,39 @@ def test_files_and_folders_of_the_working_directory_shadow_nothing(
     process.close()
 
 
+GROWING = "expandable_segments:True"
+
+
+@pytest.mark.parametrize(
+    "gpu, set_by_user, expected",
+    [
+        ("0", {}, {"PYTORCH_ALLOC_CONF": GROWING}),
+        (None, {}, {}),
+        ("0", {"PYTORCH_ALLOC_CONF": "backend:native"}, {"PYTORCH_ALLOC_CONF": "backend:native"}),
+        ("0", {"PYTORCH_CUDA_ALLOC_CONF": ""}, {"PYTORCH_CUDA_ALLOC_CONF": ""}),
+    ],
+)
+def test_a_gpus_memory_grows_in_segments_unless_its_user_says_how(
+    tmp_path, monkeypatch, gpu, set_by_user, expected
+):
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in set_by_user.items():
+        monkeypatch.setenv(name, value)
+    process = RunnerProcess(gpu=gpu, log=tmp_path / "runner.log")
+    given = environment(process)
+    process.kill()
+    process.close()
+    found = {name: value for name, value in given.items() if "ALLOC_CONF" in name}
+    assert found == expected
+
+
 @pytest.mark.parametrize("limited", [False, True])
 def test_only_a_runner_without_a_limit_keeps_freed_memory(tmp_path, monkeypatch, limited):
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "4096")
     process = RunnerProcess(gpu=None, log=tmp_path / "runner.log", limited=limited)
-    environ = Path(f"/proc/{process._process.pid}/environ")
-    while not (content := environ.read_bytes()):  # the kernel fills it in after the program began
-        time.sleep(0.01)
-    given = content.split(b"\0")
-    assert (b"GLIBC_TUNABLES=glibc.malloc.hugetlb=1" in given) is not limited
-    assert b"MALLOC_TRIM_THRESHOLD_=4096" in given, "what the user sets wins"
+    given = environment(process)
+    assert (given.get("GLIBC_TUNABLES") == "glibc.malloc.hugetlb=1") is not limited
+    assert given["MALLOC_TRIM_THRESHOLD_"] == "4096", "what the user sets wins"
     process.kill()
     process.close()

@@ -15,6 +15,7 @@ from hpo.errors import DataError
 from hpo.files import Options, load_study
 from hpo.protocol import Setup
 from hpo.specs import DataSpec
+from hpo.training import cache
 from hpo.training.base import features
 from hpo.training.base.features import Prefix, build
 from hpo.training.bench import set_up
@@ -68,6 +69,41 @@ def test_losses_with_and_without_it_are_equal(order):
     torch.testing.assert_close(ours.losses, theirs.losses, rtol=0, atol=1e-6)
     for mine, other in zip(ours.points, theirs.points, strict=True):
         assert mine.val_loss == pytest.approx(other.val_loss, abs=1e-6)
+
+
+class SecondFails:
+    """`compute` whose second pass, the first with cached outputs, fails."""
+
+    def __init__(self, monkeypatch, error):
+        self._calls, self._error, self._compute = 0, error, cache.compute
+        monkeypatch.setattr(cache, "compute", self)
+
+    def __call__(self, *arguments):
+        self._calls += 1
+        if self._calls == 2:
+            raise self._error
+        return self._compute(*arguments)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 472.00 MiB."),
+        torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    ],
+)
+def test_a_device_that_fails_as_outputs_are_tried_is_no_matter_of_the_model(monkeypatch, error):
+    SecondFails(monkeypatch, error)
+    with pytest.raises(type(error)) as caught:
+        make_bench()
+    assert caught.value is error
+
+
+def test_blocks_that_need_more_than_outputs_are_computed_at_every_step(monkeypatch):
+    SecondFails(monkeypatch, RuntimeError("shape '[2, 9]' is invalid for input of size 7"))
+    _, facts = make_bench()
+    assert any("needs more of it than its outputs" in check for check in facts.checks)
 
 
 def test_the_towers_weights_are_let_go_of():

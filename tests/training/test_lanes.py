@@ -83,7 +83,7 @@ def test_one_trial_evaluates_in_passes_as_large_as_are_worth_it(bench, speeds):
 
 def test_a_trial_is_not_blamed_for_evaluation_in_large_passes(bench, speeds, monkeypatch):
     speeds(100, 150, 220, 300)
-    monkeypatch.setattr(type(bench.gauge), "capacity_bytes", 1 << 30)
+    monkeypatch.setattr(bench.gauge, "capacity_bytes", 1 << 30)
     assert choose_lanes(bench, None).eval_rows == bench.eval_rows
 
 

@@ -8,10 +8,14 @@ import textwrap
 import pytest
 import torch
 
-from hpo.training.memory.gauge import is_out_of_memory, requested_bytes
+from hpo.specs import Outcome
+from hpo.training.memory.gauge import gpu_capacity, is_out_of_memory, requested_bytes
 from hpo.training.memory.refusal import demand_of
+from hpo.training.runner import no_room_on_gpu
+from hpo.training.trial.faults import classify
 from tests.training.conftest import attempt
 
+GIB = 1 << 30
 CHILD = """
 import json, re, sys
 from tests.training.conftest import Ear, attempt, make_bench
@@ -54,6 +58,31 @@ print(json.dumps(held))
 """
 
 
+MAPPED = """
+import json, sys, torch
+from pathlib import Path
+from safetensors import safe_open
+from safetensors.torch import save_file
+from hpo.training.memory import gauge as module
+
+module.SLACK_BYTES = 40 << 20
+path = Path(sys.argv[1], "features.safetensors")
+save_file({"values": torch.zeros(200, 1 << 17)}, path)  # 100 MiB
+with safe_open(path, framework="pt") as file:
+    values = file.get_tensor("values")
+gauge = module.MemoryGauge(torch.device("cpu"), None)
+gauge.mark_baseline()
+before = gauge.held_bytes()
+values.sum()
+found = [(gauge.is_clean(0), gauge.excess, gauge.held_bytes() - before >> 20)]
+copy = values.clone()
+found.append((gauge.is_clean(0), gauge.excess, gauge.held_bytes() - before >> 20))
+del copy
+found.append((gauge.is_clean(0), gauge.excess, gauge.held_bytes() - before >> 20))
+print(json.dumps(found))
+"""
+
+
 def run_child(source, *words):
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(source), *words],
@@ -69,6 +98,18 @@ def test_memory_that_is_free_stays_where_others_need_it_unless_it_is_too_much():
     assert [clean for clean, _ in (kept, given_back, too_much, after)] == [True] * 4
     assert kept[1] > 150
     assert max(given_back[1], too_much[1], after[1]) < 50
+
+
+def test_pages_of_a_mapped_file_are_no_leak_and_a_leak_is_named(tmp_path):
+    """A runner would be replaced, and so would the one that follows it."""
+    mapped, leak, freed = json.loads(run_child(MAPPED, str(tmp_path)))
+    assert mapped[:2] == [True, ""] and mapped[2] >= 95, "they are resident"
+    assert leak[0] is False and leak[1] == (
+        f"{leak[1].split(' more')[0]} more host memory in use than before its first trial, "
+        "where 40.0 MiB are allowed"
+    )
+    assert 95 <= float(leak[1].split()[0]) <= 110
+    assert freed[:2] == [True, ""]
 
 
 def test_an_allocation_failure_is_an_oom_and_the_next_trial_is_as_if_nothing_was(tmp_path):
@@ -104,11 +145,48 @@ def test_the_footprint_grows_with_the_batch_as_the_peak_does(bench, order, ear):
         (RuntimeError("can't allocate memory: you tried to allocate 64 bytes."), 64),
         (MemoryError(), 0),
         (RuntimeError("std::bad_alloc"), 0),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), 0),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate`"), 0),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), 0),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), 0),
+        (RuntimeError("Expected mha_graph.execute(handle, ...).is_good() to be true"), 0),
     ],
-)  # fmt: skip
+)
 def test_allocation_failures_are_known_with_the_size_they_name(error, size):
     assert is_out_of_memory(error)
     assert requested_bytes(error) == size
+
+
+def test_an_allocation_failure_without_a_size_claims_none(bench, order):
+    error = RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate`")
+    fault = classify(bench, order(), None, error)
+    assert fault.outcome == Outcome.OOM
+    assert fault.reason == (
+        "out of memory at step 0, set-up: what it asked for did not fit into the memory"
+    )
+
+
+@pytest.mark.parametrize(
+    "available, limit, capacity",
+    [
+        (GIB * 23, None, GIB * 23),
+        (GIB * 23 - 5000, None, GIB * 23),  # contexts differ a little
+        (GIB * 3, None, GIB * 3),  # others have the rest
+        (GIB * 24 - 1, None, GIB * 24 - (100 << 20)),
+        (GIB * 20, GIB * 8, GIB * 8),
+        (GIB * 4, GIB * 8, GIB * 4),
+    ],
+)
+def test_the_capacity_of_a_gpu_is_what_others_leave_of_it(available, limit, capacity):
+    assert gpu_capacity(available, GIB * 24 - (100 << 20), limit) == capacity
+
+
+@pytest.mark.parametrize("limit, remedy", [(None, False), (GIB, True), (8 * GIB, False)])
+def test_a_base_that_does_not_fit_onto_a_gpu_is_told_from_one_that_others_fill(limit, remedy):
+    said = no_room_on_gpu(3 * GIB, 24 * GIB, limit)
+    assert "(3.0 GiB of 24.0 GiB are left by other programs)" in said and "nvidia-smi" in said
+    assert ("raise --memory-limit (now 1.0 GiB)" in said) is remedy
+    assert "left by" not in no_room_on_gpu(0, 0, None)
 
 
 def test_other_errors_are_no_allocation_failures():

@@ -12,6 +12,7 @@ from hpo.specs import Outcome
 from hpo.training import pack as packing
 from hpo.training.base import stack
 from hpo.training.base.forward import compute
+from hpo.training.memory import gauge
 from hpo.training.pack import Pack
 from tests.training.conftest import Ear, attempt, make_bench
 
@@ -193,6 +194,14 @@ def test_memory_is_given_back_when_a_failed_trial_or_the_last_one_ends(bench, or
     assert heard == [False, True, False]
 
 
+def test_a_runner_that_keeps_too_much_says_of_what(bench, order, monkeypatch):
+    monkeypatch.setattr(gauge, "SLACK_BYTES", -(1 << 40))
+    monkeypatch.setattr(gauge, "SLACK_SHARE", -(1 << 10))
+    ended = attempt(bench, order(), Ear().listener)
+    assert ended.fault is None and ended.clean is False
+    assert "more host memory in use than before its first trial" in ended.unfit_reason
+
+
 def test_a_device_that_breaks_under_several_ends_the_runner(bench, order, monkeypatch):
     def broken(task, base, asked):
         raise torch.AcceleratorError("CUDA error: an illegal memory access")
@@ -200,7 +209,8 @@ def test_a_device_that_breaks_under_several_ends_the_runner(bench, order, monkey
     monkeypatch.setattr(packing, "compute", broken)
     pack = Pack(bench, rows=None)
     pack.start(order(0), Ear().listener)
-    assert pack.round()[0].clean is False
+    (ended,) = pack.round()
+    assert ended.clean is False and "its GPU reported an error" in ended.unfit_reason
     for number in (1, 2):
         pack.start(order(number), Ear().listener)
     with pytest.raises(torch.AcceleratorError):

@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from hpo.specs import Outcome
-from tests.training.conftest import Ear, attempt, make_bench
+from hpo.training.trial import checkpoint
+from hpo.training.trial.trial import Run, new_adapter
+from tests.training.conftest import Ear, attempt, make_bench, train_run
 
 SETTINGS = ("trial.evals=2", "trial.eval_batch_size=3")
 SIGNS = 10  # 4 steps, and at each of 2 eval points 2 batches before the last and the point
@@ -131,6 +133,64 @@ def test_checkpoints_come_at_every_eval_point_but_the_last(bench, order, ear):
     heard = ear(3, checkpoint=True)
     attempt(bench, order(2, checkpoints=False), heard.listener)
     assert [seen for seen, _ in heard.checkpoints] == [12]
+
+
+class Timed(Ear):
+    """Sets a clock forward at every step."""
+
+    def __init__(self, step_s):
+        super().__init__()
+        self.now, self._step_s = 0.0, step_s
+
+    def _progress(self, seen, *rest):
+        self.now += self._step_s * (seen != self._seen)
+        super()._progress(seen, *rest)
+
+
+def timed_trial(bench, order, step_s, save_s, monkeypatch):
+    """Samples seen at the checkpoints of a trial whose steps and checkpoints take so long."""
+    heard, save = Timed(step_s), checkpoint.save
+
+    def slow(*arguments):
+        heard.now += save_s
+        return save(*arguments)
+
+    monkeypatch.setattr(checkpoint, "save", slow)
+    adapter = new_adapter(bench, order)
+    train_run(
+        Run(bench=bench, order=order, adapter=adapter, clock=lambda: heard.now), heard.listener
+    )
+    return [seen for seen, _ in heard.checkpoints]
+
+
+@pytest.mark.parametrize(
+    "evals, step_s, save_s, expected",
+    [
+        (8, 1, 0.9, [4, 8, 12, 16, 20, 24, 28]),  # cheap: at every point
+        (8, 100, 30, [4, 28]),  # 30 s are a twentieth of 600 s
+        (8, 100, 4.9, [4, 8, 12, 16, 20, 24, 28]),
+        (8, 60, 4.9, [4, 12, 20, 28]),
+        (1, 200, 0, [8, 16, 24]),  # points are far apart: all 300 s
+        (1, 200, 30, [8, 20]),
+        (1, 10, 0, []),
+    ],
+)
+def test_checkpoints_come_by_time_as_far_as_they_are_cheap(
+    order, monkeypatch, evals, step_s, save_s, expected
+):
+    bench, _ = make_bench(f"trial.evals={evals}")
+    assert timed_trial(bench, order(), step_s, save_s, monkeypatch) == expected
+
+
+def test_a_trial_goes_on_to_the_bit_from_a_checkpoint_between_eval_points(order, monkeypatch):
+    bench, _ = make_bench("trial.evals=1")
+    whole, first = order(0, lora_dropout=0.1), order(1, seed_number=0, lora_dropout=0.1)
+    attempt(bench, whole, Ear().listener)
+    timed_trial(bench, first, 200, 0, monkeypatch)
+    again, heard = order(2, seed_number=0, lora_dropout=0.1, earlier=[first.folder]), Ear()
+    attempt(bench, again, heard.listener)
+    assert [seen for seen, _ in heard.resumed] == [24]
+    assert_same(again.folder, whole.folder)
 
 
 def test_a_stop_without_a_checkpoint_writes_none(bench, order, ear):

@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hpo.training.base import stack
 from hpo.training.base.forward import Forward, compute
 from hpo.training.base.stack import Stack, shares
+from hpo.training.memory.probe import LiveBytes
 from hpo.training.trial.trial import new_adapter
 from tests.benchmarks.steps import Collated
 from tests.training.conftest import make_bench
@@ -21,14 +22,15 @@ UNEVEN = [(4, 0.0, 4.0), (7, 0.0, 16.0), (5, 0.0, 32.0)]
 
 
 class Operations(TorchDispatchMode):
-    """Counts what a device is told to do."""
+    """Names what a device is told to do."""
 
     def __init__(self):
         super().__init__()
-        self.count = 0
+        self.names = []
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += function.overloadpacket.__name__ not in NO_WORK
+        if (name := function.overloadpacket.__name__) not in NO_WORK:
+            self.names.append(name)
         return function(*args, **(kwargs or {}))
 
 
@@ -82,6 +84,26 @@ def test_losses_and_gradients_are_those_of_each(bench, make, monkeypatch, kinds)
 
 
 @pytest.mark.parametrize("kinds", [EVEN, UNEVEN], ids=["even", "uneven"])
+def test_weights_and_gradients_are_copied_without_indices(bench, make, kinds):
+    adapters = [one.adapter for one in make(kinds) if len(one.rows) == 3]
+    with Operations() as seen, LiveBytes([a.flat for a in adapters]) as live:
+        stacked = Stack(adapters)
+    assert not [name for name in seen.names if "index" in name or name in ("arange", "cat")]
+    assert live.peak < 1.1 * len(adapters) * max(a.flat.nbytes for a in adapters)
+    stacked.begin()
+    for gradient, weight in zip(stacked._gradients, stacked._weights, strict=True):
+        gradient.copy_(weight)
+    heads = [torch.full_like(w, 2.0) for w in stacked.head_weights]
+    with Operations() as seen:
+        stacked.learn(heads)
+    assert not [name for name in seen.names if "index" in name or name in ("arange", "cat")]
+    for adapter in adapters:
+        low_rank = sum(matrix.numel() for matrix in adapter.low_rank)
+        assert torch.equal(adapter.flat.grad[:low_rank], adapter.flat.detach()[:low_rank])
+        assert bool((adapter.flat.grad[low_rank:] == 2.0).all())
+
+
+@pytest.mark.parametrize("kinds", [EVEN, UNEVEN], ids=["even", "uneven"])
 def test_a_nan_changes_no_bit_of_the_others(bench, make, monkeypatch, kinds):
     monkeypatch.setattr(stack, "is_worth_it", lambda flat: True)
     wanted = passed(bench, make(kinds))
@@ -105,10 +127,10 @@ def test_what_would_cost_memory_is_not_stacked(bench, make, monkeypatch):
 def test_many_trials_cost_few_more_operations_than_one(bench, make, monkeypatch):
     def operations(asked):
         task = Collated(bench.task, [row for one in asked for row in one.rows])
-        compute(task, bench.base, asked)  # places of weights are known from now on
+        compute(task, bench.base, asked)  # libraries are set up
         with Operations() as seen:
             compute(task, bench.base, asked)
-        return seen.count
+        return len(seen.names)
 
     kinds = [(8, 0.0, 16.0), (12, 0.0, 4.0)] * 4
     one = [trial for trial in make(kinds) if len(trial.rows) == 3]

@@ -23,6 +23,8 @@ KEEPS_MEMORY = {  # glibc: between steps, pages are kept, and large; a step take
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
+GROWS_SEGMENTS = "expandable_segments:True"  # lengths vary, and fixed blocks leave gaps unused
+ALLOCATOR_VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # the latter is older
 PRIVATE = {VARIABLE, FILE_VARIABLE, "PGPASSWORD", "PGPASSFILE", "MYSQL_PWD"}
 
 
@@ -165,7 +167,9 @@ class RunnerProcess:
 
 def _environment(gpu: str | None, *, limited: bool) -> dict[str, str]:
     """The runner's environment: its GPU, offline, quiet; no database in it."""
-    kept = {} if limited else KEEPS_MEMORY
+    kept = {} if limited else dict(KEEPS_MEMORY)
+    if gpu is not None and not any(name in os.environ for name in ALLOCATOR_VARIABLES):
+        kept[ALLOCATOR_VARIABLES[0]] = GROWS_SEGMENTS
     changed = {
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_VERBOSITY": "error",

@@ -44,10 +44,10 @@ class Adapter:
         self.generator = torch.Generator(device).manual_seed(seed)
         flat = self._initial(torch.Generator().manual_seed(seed), len(low_rank), head)
         self.flat = nn.Parameter(flat.to(device=device, dtype=dtype))
-        views = self._views(self.flat.detach())
-        self.low_rank = views[: len(low_rank)]
+        self.low_rank = self.matrices(self.flat.detach())
         """A, B transposed, A, B transposed, ... of its layers."""
-        self.head_weights = [view.requires_grad_() for view in views[len(low_rank) :]]
+        heads = self._views(self.flat.detach())[len(low_rank) :]
+        self.head_weights = [view.requires_grad_() for view in heads]
         """Leaves: their gradients are asked for one by one."""
         self._gradient: Tensor | None = None
         self.gradients: list[Tensor] = []
@@ -71,6 +71,10 @@ class Adapter:
             views[place] = views[place].t()
         return views
 
+    def matrices(self, flat: Tensor) -> list[Tensor]:
+        """A, B transposed, A, B transposed, ... of its layers, as views into a flat tensor (P,)."""
+        return self._views(flat)[: 2 * len(self.layers)]
+
     def _views(self, flat: Tensor) -> list[Tensor]:
         pieces = torch.split(flat, [math.prod(shape) for shape in self._shapes])
         return [piece.view(s) for piece, s in zip(pieces, self._shapes, strict=True)]
@@ -78,7 +82,7 @@ class Adapter:
     def begin(self) -> None:
         """A backward pass is to come, which adds up the gradients of A and B."""
         self._gradient = torch.zeros_like(self.flat.detach())
-        self.gradients[:] = self._views(self._gradient)[: len(self.low_rank)]
+        self.gradients[:] = self.matrices(self._gradient)
 
     def learn(self, head_gradients: Sequence[Tensor]) -> None:
         """Adds what the backward pass found to the gradient of the flat parameter."""

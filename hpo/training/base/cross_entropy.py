@@ -24,16 +24,16 @@ _single: ContextVar[bool] = ContextVar("single", default=False)
 class _TokenLosses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits_NV: Tensor, labels_N: Tensor) -> Tensor:
-        losses_N, shares_NV, places_N1 = _found(logits_NV, labels_N)
-        ctx.save_for_backward(shares_NV, places_N1, labels_N)
+        losses_N, shares_NV = _found(logits_NV, labels_N)
+        ctx.save_for_backward(shares_NV, labels_N)
         return losses_N
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient_N: Tensor) -> tuple[Tensor, None]:
-        shares_NV, places_N1, labels_N = ctx.saved_tensors
-        gradient_N1 = gradient_N.masked_fill(labels_N < 0, 0.0).unsqueeze(1)
-        return (shares_NV * gradient_N1).scatter_add_(1, places_N1, -gradient_N1), None
+        shares_NV, labels_N = ctx.saved_tensors
+        gradient_N = gradient_N.masked_fill(labels_N < 0, 0.0)
+        return _add_at_labels(shares_NV * gradient_N.unsqueeze(1), labels_N, -gradient_N), None
 
 
 class _HeadLosses(torch.autograd.Function):
@@ -43,10 +43,10 @@ class _HeadLosses(torch.autograd.Function):
         losses, to_hidden = [], []
         parts = zip(torch.split(hidden_ND, tokens), torch.split(labels_N, tokens), strict=True)
         for hidden, labels in parts:
-            found, shares, places = _found(product(head, hidden).float(), labels)
+            found, shares = _found(product(head, hidden).float(), labels)
             losses.append(found)
             if ctx.needs_input_grad[0]:
-                shares.scatter_add_(1, places, shares.new_full(places.shape, -1.0))
+                _add_at_labels(shares, labels, shares.new_full((), -1.0))
                 to_hidden.append(gradient_product(head, shares.to(hidden.dtype)))
         if to_hidden:
             ctx.save_for_backward(labels_N, torch.cat(to_hidden))
@@ -67,13 +67,24 @@ def _tokens(head: nn.Linear, device: torch.device) -> int:
     return max(LEAST, LOGITS_BYTES[device.type] // (4 * head.out_features))
 
 
-def _found(logits_NV: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(losses (N,), softmax (N, V), places of the labels (N, 1))."""
+def _found(logits_NV: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
+    """(losses (N,), softmax (N, V))."""
     shares_NV = logits_NV.softmax(1)
     places_N1 = labels_N.clamp(min=0).unsqueeze(1)
     below_N = logits_NV.amax(1).sub_(logits_NV.gather(1, places_N1).squeeze(1))
     losses_N = below_N.sub_(shares_NV.amax(1).log_()).masked_fill_(labels_N < 0, 0.0)
-    return losses_N, shares_NV, places_N1
+    return losses_N, shares_NV
+
+
+def _add_at_labels(values_NV: Tensor, labels_N: Tensor, added: Tensor) -> Tensor:
+    """Adds `added`, () or (N,), in place to the value of each token's label; returns `values_NV`.
+
+    Not by `scatter_add_`: with deterministic algorithms, torch copies the strides of its index
+    from the host, and waits until the GPU has done all that it was sent. Negative labels count
+    as 0, so callers see to it that what is added there is never used.
+    """
+    tokens_N = torch.arange(len(labels_N), device=labels_N.device)
+    return values_NV.index_put_((tokens_N, labels_N.clamp(min=0)), added, accumulate=True)
 
 
 def token_losses(logits_NV: Tensor, labels_N: Tensor) -> Tensor:

@@ -128,6 +128,7 @@ def identity_of(tower: nn.Module, config: Any, preprocessing: str, **more: str) 
         "weights": _digest(tower),
         "tower": config.to_json_string(),
         "products": torch.get_float32_matmul_precision(),
+        "convolutions": "tf32" if torch.backends.cudnn.allow_tf32 else "float32",
         "kinds": " ".join(sorted({type(module).__name__ for module in tower.modules()})),
         "pillow": PIL.__version__,
         "preprocessing": preprocessing,

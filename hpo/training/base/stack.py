@@ -5,7 +5,6 @@ that eight trials would cost it eight times as much. A CPU does them as fast one
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import groupby
 
 import torch
@@ -23,13 +22,11 @@ class Stack:
         """Adapters of the same layers; where ranks differ, those of less are filled up with 0."""
         self._adapters = adapters
         self._widest = max(adapters, key=lambda adapter: adapter.rank)
-        shapes = tuple(tuple(weight.shape) for weight in self._widest.low_rank)
-        self._places = [_places(shapes, a.rank, a.flat.device) for a in adapters]
-        """Where each one's A and B lie among those of the widest; a head lies behind them."""
         flat = self._room()
-        for own, adapter, places in zip(flat, adapters, self._places, strict=True):
-            own.index_copy_(0, places, adapter.flat.detach()[: len(places)])
         self._weights = self._views(flat)
+        for index, adapter in enumerate(adapters):
+            stacked, own = self._matching(index, flat, adapter.flat.detach())
+            torch._foreach_copy_(stacked, own)
         factors = [a.alpha / a.rank / (1.0 - a.dropout * a.drops) for a in adapters]
         self._scale = sent(torch.tensor(factors, dtype=flat.dtype), flat.device).view(-1, 1, 1)
         self._gradient: Tensor | None = None
@@ -66,10 +63,11 @@ class Stack:
         """Adds what the backward pass found to the gradients of the adapters."""
         assert self._gradient is not None
         each = len(head_gradients) // len(self._adapters)
-        for place, (adapter, places) in enumerate(zip(self._adapters, self._places, strict=True)):
-            own = self._own_gradients[place]
-            own[: len(places)] = self._gradient[place][places]
-            adapter.take(own, head_gradients[place * each : (place + 1) * each])
+        for index, adapter in enumerate(self._adapters):
+            gradient = self._own_gradients[index]
+            stacked, own = self._matching(index, self._gradient, gradient)
+            torch._foreach_copy_(own, stacked)
+            adapter.take(gradient, head_gradients[index * each : (index + 1) * each])
         self._gradient = None
         self._gradients.clear()
         self._own_gradients.clear()
@@ -85,15 +83,16 @@ class Stack:
         parts = flat.split_with_sizes([weight.numel() for weight in weights], 1)
         return [part.view(-1, *w.shape) for part, w in zip(parts, weights, strict=True)]
 
+    def _matching(self, index: int, flat: Tensor, own: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Views of an adapter's A and B in `flat` (G, P), and of the same in its `own` tensor.
 
-@lru_cache(maxsize=16)
-def _places(shapes: tuple[tuple[int, ...], ...], rank: int, device: torch.device) -> Tensor:
-    """Places of the first `rank` rows of matrices (r, width) that lie one after the other."""
-    found, first = [], 0
-    for rows, width in shapes:
-        found.append(torch.arange(first, first + rank * width))
-        first += rows * width
-    return sent(torch.cat(found), device)
+        In one piece where its rank is the highest, else matrix by matrix: views take no memory,
+        where indices of all parameters would take twice that of the parameters themselves.
+        """
+        adapter = self._adapters[index]
+        if adapter.rank == self._widest.rank:  # a head lies after A and B
+            return [flat[index]], [own[: flat.shape[1]]]
+        return [m[index, : adapter.rank] for m in self._views(flat)], adapter.matrices(own)
 
 
 Share = Adapter | Stack

@@ -4,6 +4,10 @@ On a GPU the allocator's own figures. On the CPU a limit caps the address space,
 makes an allocation fail instead of calling the kernel's killer; the figures are of resident
 memory. Both count from a baseline taken before the base is loaded, so that "2 GB" means 2 GB for
 base, adapter and activations, whatever the libraries take.
+
+Whether trials leave something behind on the host is judged by anonymous memory: pages of mapped
+files, such as weights and cached features, become resident as they are read, and the system
+takes them back when it needs to.
 """
 
 import ctypes
@@ -15,6 +19,8 @@ from pathlib import Path
 
 import torch
 
+from hpo.units import show_size
+
 FAILURES = (
     "can't allocate memory",
     "not enough memory",
@@ -22,14 +28,18 @@ FAILURES = (
     "std::bad_alloc",
     "could not create a primitive",  # oneDNN's words for a failed allocation
     "out of memory",  # CUDA's runtime and driver
-    "STATUS_ALLOC_FAILED",  # cuBLAS and cuDNN
+    "STATUS_ALLOC_FAILED",  # cuBLAS, and cuDNN before version 9
+    "ALLOCATION_FAILED",  # cuDNN 9
+    "CUBLAS_STATUS_NOT_INITIALIZED",  # cuBLAS's words where no memory is left for its handle
+    "mha_graph.execute",  # torch's check of cuDNN's attention, which names no cause
 )
 REQUEST = re.compile(r"tried to allocate ([\d.]+) ?(bytes|B|KiB|MiB|GiB)?", re.IGNORECASE)
 UNITS = {"": 1, "bytes": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
 SLACK_BYTES = 512 << 20  # what libraries may keep beyond the baseline, once
 CUDA_HOST_SLACK_BYTES = 2 << 30  # CUDA loads kernels to the host when they are first used
 LOST_SPACE = 0.1  # of a limit on address space that a process fit for more may have lost
-FILLED = 0.9  # of a GPU: the rest is its context, and what others may have there
+FILLED = 0.9  # of a GPU: the rest is lost between blocks, or was taken by others since
+CAPACITY_STEP = 256 << 20  # contexts differ by some MiB: equal GPUs are to have equal capacities
 SLACK_SHARE = 0.05  # the same for a large base
 
 
@@ -41,24 +51,21 @@ class MemoryGauge:
         self._limit_bytes = limit_bytes
         self._origin_bytes = 0 if device.type == "cuda" else _status("VmRSS")
         self._baseline_bytes = self._host_baseline_bytes = self._space_baseline_bytes = 0
+        self._host_total_bytes = 0
+        self.capacity_bytes = _capacity(device, limit_bytes)
+        """What base, adapter and activations can have; None where only the host bounds them."""
         self.lost_bytes = 0
         """Of what `limit_bytes` caps: what trials so far have left behind."""
+        self.excess = ""
+        """What was too much when `is_clean` last said no, in a phrase; empty where it said yes."""
         if limit_bytes is not None:
             _cap(device, limit_bytes)
-
-    @property
-    def capacity_bytes(self) -> int | None:
-        """What base, adapter and activations can have; None where only the host bounds them."""
-        if self._limit_bytes is not None:
-            return self._limit_bytes
-        if self._device.type == "cuda":
-            return torch.cuda.get_device_properties(self._device).total_memory
-        return None
 
     def mark_baseline(self) -> None:
         """Remembers what is held between trials."""
         release(self._device)
-        self._baseline_bytes, self._host_baseline_bytes = self.held_bytes(), _status("VmRSS")
+        self._baseline_bytes, self._host_baseline_bytes = self.held_bytes(), _anonymous()
+        self._host_total_bytes = _status("VmRSS")
         self._space_baseline_bytes = _status("VmSize")
 
     def reset_peak(self) -> None:
@@ -80,6 +87,8 @@ class MemoryGauge:
     ) -> bool:
         """Whether memory of device and host is back at the baseline, but for a small slack.
 
+        Where it is not, `excess` says of what there is too much.
+
         Args:
             kept_on_host_bytes: what a cache keeps on purpose.
             kept_on_device_bytes: what other trials hold.
@@ -97,23 +106,27 @@ class MemoryGauge:
     def _is_back(self, kept_on_host_bytes: int, kept_on_device_bytes: int) -> bool:
         if self._device.type == "cpu":
             kept = kept_on_host_bytes + kept_on_device_bytes
-            on_host = _status("VmRSS") - kept
-            settled = not _exceeds(on_host, self._host_baseline_bytes, SLACK_BYTES)
-            return self._has_its_space(kept) and settled
-        on_host = _status("VmRSS") - kept_on_host_bytes
-        on_device = self.held_bytes() - kept_on_device_bytes
-        self.lost_bytes = max(0, on_device - self._baseline_bytes)
-        return not (
-            _exceeds(on_device, self._baseline_bytes, SLACK_BYTES)
-            or _exceeds(on_host, self._host_baseline_bytes, CUDA_HOST_SLACK_BYTES)
-        )
+            self.excess = self._space_excess(kept) or self._host_excess(kept, SLACK_BYTES)
+        else:
+            device = self._device_excess(kept_on_device_bytes)
+            self.excess = device or self._host_excess(kept_on_host_bytes, CUDA_HOST_SLACK_BYTES)
+        return not self.excess
 
-    def _has_its_space(self, kept_bytes: int) -> bool:
+    def _host_excess(self, kept_bytes: int, slack_bytes: int) -> str:
+        grown = _anonymous() - kept_bytes - self._host_baseline_bytes
+        return _excess("host memory", grown, max(slack_bytes, _share(self._host_total_bytes)))
+
+    def _device_excess(self, kept_bytes: int) -> str:
+        self.lost_bytes = max(0, self.held_bytes() - kept_bytes - self._baseline_bytes)
+        allowed = max(SLACK_BYTES, _share(self._baseline_bytes))
+        return _excess("GPU memory", self.lost_bytes, allowed)
+
+    def _space_excess(self, kept_bytes: int) -> str:
         """Under a limit on the CPU, a failed allocation may leave address space in pieces."""
         if self._limit_bytes is None:
-            return True
+            return ""
         self.lost_bytes = max(0, _status("VmSize") - kept_bytes - self._space_baseline_bytes)
-        return self.lost_bytes <= LOST_SPACE * self._limit_bytes
+        return _excess("address space", self.lost_bytes, round(LOST_SPACE * self._limit_bytes))
 
     def was_filled(self, requested_bytes: int) -> bool:
         """Whether this process alone had filled its memory when that much more did not fit."""
@@ -129,8 +142,45 @@ class MemoryGauge:
         return _status("VmRSS") - self._origin_bytes
 
 
-def _exceeds(held_bytes: int, baseline_bytes: int, slack_bytes: int) -> bool:
-    return held_bytes > baseline_bytes + max(slack_bytes, SLACK_SHARE * baseline_bytes)
+def _share(baseline_bytes: int) -> int:
+    """What libraries may keep beyond a large baseline."""
+    return round(SLACK_SHARE * baseline_bytes)
+
+
+def _excess(what: str, grown_bytes: int, allowed_bytes: int) -> str:
+    """A phrase about memory that has grown too much since before the first trial, or nothing."""
+    if grown_bytes <= allowed_bytes:
+        return ""
+    return (
+        f"{show_size(grown_bytes)} more {what} in use than before its first trial, "
+        f"where {show_size(allowed_bytes)} are allowed"
+    )
+
+
+def _capacity(device: torch.device, limit_bytes: int | None) -> int | None:
+    """What a process can have on a device now, by the limit and by what others have there."""
+    if device.type != "cuda":
+        return limit_bytes
+    return gpu_capacity(*gpu_memory(device), limit_bytes)
+
+
+def gpu_capacity(available_bytes: int, total_bytes: int, limit_bytes: int | None) -> int:
+    """What a process can have of a GPU: what is free and its own, at most the limit.
+
+    Rounded up, as nothing is to be refused that fits; trials on equal GPUs learn from each other
+    only where capacities are equal.
+
+    Args:
+        available_bytes: free memory and what the process itself has.
+    """
+    rounded = -(-available_bytes // CAPACITY_STEP) * CAPACITY_STEP
+    return min(rounded, total_bytes, limit_bytes or total_bytes)
+
+
+def gpu_memory(device: torch.device) -> tuple[int, int]:
+    """(bytes of a GPU's memory that other processes leave to this one, bytes in all)."""
+    free, total = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device), total
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -152,8 +202,7 @@ def release(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.empty_cache()
-    else:
-        ctypes.CDLL(None).malloc_trim(0)
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def _cap(device: torch.device, limit_bytes: int) -> None:
@@ -165,9 +214,16 @@ def _cap(device: torch.device, limit_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (space, space))
 
 
-def _status(field: str) -> int:
-    """A memory figure of this process in bytes, from /proc."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) << 10
+def _anonymous() -> int:
+    """Resident memory of this process that is not backed by a file, in bytes."""
+    return _status("RssAnon", "VmRSS")
+
+
+def _status(*fields: str) -> int:
+    """A memory figure of this process in bytes, from /proc: the first of these that is there."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    found = {name: rest.split() for name, _, rest in (line.partition(":") for line in lines)}
+    for field in fields:
+        if field in found:
+            return int(found[field][0]) << 10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10

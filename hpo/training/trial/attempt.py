@@ -16,6 +16,8 @@ from hpo.training.trial.faults import breaks_device, classify
 from hpo.training.trial.loop import train
 from hpo.training.trial.trial import Bench, Listener, Run, new_adapter
 
+BROKEN_DEVICE = "its GPU reported an error after which a process cannot use it any more"
+
 
 def attempt(
     bench: Bench, order: TrialOrder, listener: Listener, clock: Callable[[], float]
@@ -30,7 +32,7 @@ def attempt(
     if (refused := refuse(bench, order)) is not None:
         return refused
     run: Run | None = None
-    fault, completed, device_is_broken = None, False, False
+    fault, completed, unfit_reason = None, False, ""
     observation = None
     try:
         run = Run(bench=bench, order=order, adapter=new_adapter(bench, order), clock=clock)
@@ -41,7 +43,7 @@ def attempt(
     except Exception as error:  # whatever it is, the driver must hear of it
         fault = classify(bench, order, run, error)
         observation = observation_of(bench, order, error=error)
-        device_is_broken = breaks_device(error)
+        unfit_reason = BROKEN_DEVICE if breaks_device(error) else ""
         error.__traceback__ = None  # its frames hold the tensors of the failed step
     stats = _stats(bench, order, run, clock())
     if fault is None and run is not None and run.points:
@@ -52,7 +54,8 @@ def attempt(
         stopped=fault is None and not completed,
         fault=fault,
         observation=observation,
-        clean=not device_is_broken,
+        clean=not unfit_reason,
+        unfit_reason=unfit_reason,
     )
 
 

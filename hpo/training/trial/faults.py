@@ -62,10 +62,10 @@ def _out_of_memory(
     capacity = bench.gauge.capacity_bytes
     requested = requested_bytes(error)
     of = f" of {capacity / 2**30:.2f} GiB" if capacity else ""
+    what = f"{requested / 2**20:.0f} MiB more" if requested else "what it asked for"
     return Fault(
         outcome=Outcome.OOM,
-        reason=f"out of memory at step {step}, {phase}: {requested / 2**20:.0f} MiB more did not "
-        f"fit into the memory{of}",
+        reason=f"out of memory at step {step}, {phase}: {what} did not fit into the memory{of}",
         step=step,
         where=phase,
         needed_bytes=bench.memory.needed_bytes(demand_of(bench, order)),

@@ -21,6 +21,9 @@ from hpo.training.trial.schedule import factor
 from hpo.training.trial.trial import Listener, Run, Step
 
 BEHIND = {"cuda": 8}  # steps that a GPU may be ahead of what is read; a CPU never is
+CHECKPOINT_EVERY_S = 300.0  # the most training that a lost worker costs, in device time
+CHECKPOINT_SHARE = 0.05  # of a trial's time that checkpoints may take; one may be gigabytes
+CHEAP_CHECKPOINT_S = 1.0  # one that takes no longer is written at every eval point
 
 
 def train(run: Run, curve: Curve, listener: Listener) -> Generator[Forward, Losses, bool]:
@@ -126,12 +129,26 @@ def _end_step(run: Run, curve: Curve, listener: Listener) -> Generator[Forward, 
     stop = listener.stop()
     if measures:
         curve.flush()
-    goes_on = bool(run.grid) and not run.stopped_early
-    due = measures and run.line is None and goes_on and run.order.checkpoints
+    due = _is_checkpoint_due(run, measured=measures and run.line is None)
     if due or (stop is not None and stop.checkpoint):
         _read(run, curve, keep=0)
         _save(run, curve, listener)
     return stop is None
+
+
+def _is_checkpoint_due(run: Run, *, measured: bool) -> bool:
+    """Whether to write one now: at eval points, and between those that are far apart.
+
+    None is written after the last point, as the adapter is exported then.
+
+    Args:
+        measured: whether an evaluation has just ended.
+    """
+    if not (run.grid and run.order.checkpoints) or run.stopped_early:
+        return False
+    since, took = run.seconds - run.checkpoint_at_s, run.checkpoint_took_s
+    affordable = took <= CHEAP_CHECKPOINT_S or took <= CHECKPOINT_SHARE * since
+    return affordable and (measured or since >= CHECKPOINT_EVERY_S)
 
 
 def _read(run: Run, curve: Curve, *, keep: int) -> None:
@@ -176,7 +193,10 @@ def _add_point(run: Run, found: Measures, listener: Listener) -> None:
 
 def _save(run: Run, curve: Curve, listener: Listener) -> None:
     run.phase = "checkpoint"
+    began = run.seconds
     size_bytes = checkpoint.save(run, curve.text, listener.fence)
+    run.checkpoint_at_s = run.seconds
+    run.checkpoint_took_s = run.checkpoint_at_s - began
     listener.checkpointed(run.samples_seen, size_bytes)
 
 

@@ -135,6 +135,10 @@ class Run:
     """The text of metrics.csv up to the checkpoint that it went on from."""
     points: list[EvalPoint] = field(default_factory=list)
     best_weights: Tensor | None = None
+    checkpoint_at_s: float = 0.0
+    """When the last checkpoint of this attempt was written, by its clock; 0 without."""
+    checkpoint_took_s: float = 0.0
+    """What writing it took."""
     resumed_at: int = 0
     """Samples that earlier attempts had seen."""
     earlier_seconds: float = 0.0
