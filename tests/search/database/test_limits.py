@@ -20,7 +20,7 @@ def test_long_and_odd_texts_of_an_ending_lose_no_trial(worker, spec, database_ur
     ledger.finish(asked, Ending(outcome=Outcome.CRASHED, reason=reason, fault=fault))
     stored = next(t for t in ledger.trials() if t.number == asked.number).user_attrs
     assert stored["outcome"] == "crashed"
-    for kept, whole in ((stored["reason"], reason), (stored["traceback"], trace)):
+    for kept, whole in ((stored["reason"], reason), (stored["traceback"], fault.traceback)):
         if database_url.get_backend_name() != "mysql" or len(json.dumps(whole)) <= 65_535:
             assert kept == whole
         else:
