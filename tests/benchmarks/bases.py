@@ -8,6 +8,7 @@ import argparse
 import hashlib
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,11 +105,16 @@ def find(name: str, device: str) -> str:
     shape = name.removeprefix(MARK)
     if shape not in SHAPES:
         raise SystemExit(f"--model {name}: there are {', '.join(MARK + s for s in SHAPES)}")
-    state = hashlib.sha256(json.dumps(SHAPES[shape]).encode()).hexdigest()
-    folder = Path(tempfile.gettempdir()) / "hpo-random-bases" / f"{shape}-{state[:8]}"
+    return made(shape, SHAPES[shape], lambda folder: build(SHAPES[shape], folder, device))
+
+
+def made(name: str, shape: dict[str, Any], make: Callable[[Path], None]) -> str:
+    """The folder of a random base, which is made once and stays among the temporary files."""
+    state = hashlib.sha256(json.dumps(shape).encode()).hexdigest()
+    folder = Path(tempfile.gettempdir()) / "hpo-random-bases" / f"{name}-{state[:8]}"
     if not folder.is_dir():
         scratch = folder.with_name(f"{folder.name}.writing")
-        build(SHAPES[shape], scratch, device)
+        make(scratch)
         scratch.rename(folder)
     return str(folder)
 
@@ -117,13 +123,7 @@ def build(shape: dict[str, dict[str, Any]], folder: Path, device: str) -> None:
     """Draws the weights on the device and writes them in bf16, with a processor."""
     processor = InstructBlipProcessor.from_pretrained(EMBEDDED["mini"], local_files_only=True)
     config = _config(shape, processor)
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.bfloat16)
-    try:
-        with torch.device(device):
-            model = InstructBlipForConditionalGeneration(config)
-    finally:
-        torch.set_default_dtype(torch.float32)
+    model = drawn(InstructBlipForConditionalGeneration, config, device)
     head = model.language_model.lm_head  # untied, as FLAN-T5's
     head.weight = torch.nn.Parameter(torch.randn_like(head.weight) / head.in_features**0.5)
     size = config.vision_config.image_size
@@ -132,6 +132,17 @@ def build(shape: dict[str, dict[str, Any]], folder: Path, device: str) -> None:
     processor = InstructBlipProcessor(images, tokenizer, tokenizer, num_query_tokens=queries)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+
+
+def drawn(kind: type[Any], config: Any, device: str) -> Any:
+    """A model of that configuration in bf16, its weights drawn on the device."""
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device(device):
+            return kind(config)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def _config(

@@ -54,7 +54,9 @@ def caption_losses(model, bench, rows):
 def label_losses(model, bench, rows):
     """Cross entropy of the stock classifier."""
     batch = bench.task.collate(rows)
-    return functional.cross_entropy(model(**batch).logits, batch["labels"], reduction="none")
+    return functional.cross_entropy(
+        model(**batch).logits.float(), batch["labels"], reduction="none"
+    )
 
 
 def answer_losses(model, bench, rows):
@@ -86,7 +88,7 @@ def answer_losses(model, bench, rows):
 
 def _row_losses(logits, labels):
     return functional.cross_entropy(
-        logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
+        logits.float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
     ).sum(1)
 
 
