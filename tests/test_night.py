@@ -78,7 +78,7 @@ def test_patience_with_a_database_ends_with_checkpoints_and_the_next_command_goe
     running.wait_for("trial_evaluated", 2)
     cluster.down()
     assert running.finish() == 2
-    assert "the same command goes on" in running.events[-1]["message"]
+    assert "the same command continues" in running.events[-1]["message"]
     cluster.up()
     output = run(tmp_path, *options, settings=impatient)
     trials = stored(str(cluster.url))

@@ -266,7 +266,7 @@ def test_a_search_works_whatever_python_is_told(tmp_path, setting):
         (("--set", "search_space=lora"), ("known.0", "--set 'known=[]'")),
         (("--set", "limits.cache_gb=1e308"), ("limits.cache_gb = 1e+308", "less than or equal")),
         (("--set", 'model.name="a\\u0000b"'), ("no such directory", "--model DIR")),
-        (("--data", "x" * 300), ("File name too long", "shorten it")),
+        (("--data", "x" * 300), ("File name too long", "give a path")),
         (("--runs-dir", "file"), ("file is not a folder", "--runs-dir")),
         (("--runs-dir", "file/below"), ("is not a folder", "--runs-dir")),
         (("--runs-dir", "x" * 300), ("File name too long", "--runs-dir")),

@@ -165,8 +165,8 @@ def _computable(name: str) -> Iterator[None]:
     except HpoError:
         raise
     except Exception as error:
-        if is_out_of_memory(error):
-            raise
+        if is_out_of_memory(error) or isinstance(error, torch.AcceleratorError):
+            raise  # the device is at fault, not the model
         traceback.print_exc()
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise ModelError(

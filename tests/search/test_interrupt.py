@@ -21,6 +21,14 @@ def test_without_a_signal_nothing_is_wanted():
     assert (found.signalled, found.impatient, found.wants_requeue) == (False, False, False)
 
 
+@pytest.fixture(autouse=True)
+def hangup():
+    """SIGHUP as a terminal leaves it: under nohup it is ignored, here and in what is tested."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_every_signal_is_noted_and_raises_nothing(number):
     found = sent(number)

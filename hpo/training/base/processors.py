@@ -38,9 +38,10 @@ def check_patches(name: str, vision: Any, processor: Any) -> None:
     """
     images, remedy = processor.image_processor, "use the processor that belongs to the weights"
     for own, of_tower in PATCHES.items():
-        if getattr(images, own) != getattr(vision, of_tower):
+        cut = getattr(images, own, None)  # another model's processor cuts no patches at all
+        if cut != getattr(vision, of_tower):
             raise ModelError(
-                f"model {name}: its processor has {own} = {getattr(images, own)}, and its vision "
+                f"model {name}: its processor has {own} = {cut}, and its vision "
                 f"tower {of_tower} = {getattr(vision, of_tower)}; {remedy}"
             )
     if not processor.chat_template:

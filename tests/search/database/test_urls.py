@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from hpo import entry, schema
+from hpo import entry, guard, schema
 from hpo.entry import Request, execute
 from hpo.errors import StorageError
 from hpo.search.database.redaction import redacted, scrubbed
@@ -193,7 +193,7 @@ def test_a_traceback_has_no_part_of_a_password(monkeypatch, capsys, pattern):
 
     monkeypatch.setenv(VARIABLE, given)
     monkeypatch.setattr(entry, "parse_url", fails)
-    assert run() == entry.BUG
+    assert run() == guard.BUG
     shown = "".join(capsys.readouterr())
     assert "Traceback" in shown and "RuntimeError" in shown
     assert_unseen(shown)
@@ -202,7 +202,7 @@ def test_a_traceback_has_no_part_of_a_password(monkeypatch, capsys, pattern):
 def test_a_secret_in_place_of_a_file_name_is_not_shown(monkeypatch, capsys):
     for given in (f"postgresql://me:{SECRET}@h/db", f"me:{SECRET}@h", f"password={SECRET}"):
         monkeypatch.setenv(FILE_VARIABLE, given)
-        assert run() == entry.WRONG_INPUT
+        assert run() == guard.WRONG_INPUT
         shown = capsys.readouterr().err
         assert FILE_VARIABLE in shown and "error" in shown
         assert_unseen(shown)
