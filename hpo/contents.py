@@ -49,7 +49,7 @@ def read_contents(
 
     Args:
         folder: of the model.
-        say: is told once, if files must be read that take long.
+        say: receives one line if files must be read that take long.
 
     Raises:
         MissingError: a file went away or cannot be read.

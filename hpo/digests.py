@@ -51,7 +51,7 @@ def file_digests(
     """SHA-256 of each file in hexadecimal, read where the cache does not know it.
 
     Args:
-        say: is told once, if so much must be read that it takes long.
+        say: receives one line if so much must be read that it takes long.
 
     Raises:
         OSError: a file is not there or cannot be read.

@@ -115,7 +115,7 @@ def make_plan(
     """Checks weights, data, device and memory, all of them before it complains.
 
     Args:
-        say: is told once, if files must be read that take long.
+        say: receives one line if files must be read that take long.
 
     Raises:
         HpoError: everything that is missing or does not fit, in one message.

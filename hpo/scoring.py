@@ -44,7 +44,7 @@ def score_study(
     """Scores the best `count` trials whose adapters are on this disk, best first.
 
     Args:
-        say: is told once, if the study does not store all that should be compared.
+        say: receives one line if the study does not store all that should be compared.
 
     Raises:
         HpoError: what the user can mend.

@@ -43,7 +43,7 @@ def open_study(
         prints: what makes its values comparable (`fingerprint.fingerprint`).
         samples: samples that a trial sees in all, for the pruner's warm-up.
         former: orders of stages and labels by the rules of earlier versions.
-        say: is told once what could not be compared, or was replaced.
+        say: receives one line on what could not be compared, or was replaced.
 
     Raises:
         StorageError: the database cannot be used.

@@ -56,7 +56,7 @@ def seed_everything(seed: int) -> None:
 def set_precision(*, tf32: bool) -> None:
     """Whether float32 products and convolutions of a GPU may be rounded to TF32.
 
-    Both are said, as torch allows it for convolutions unless told otherwise.
+    Both are said, as torch allows it for convolutions unless set otherwise.
     """
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32

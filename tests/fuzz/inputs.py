@@ -178,7 +178,7 @@ def _pictures(folder: Path, names: list[str]) -> None:
 
 
 def _inside(given: str, at: int) -> bool:
-    """Whether the place cuts the secret, so that its tail could not be told from other text."""
+    """Whether the place cuts the secret, so that its tail would look like other text."""
     start = given.find(SECRET)
     while start != -1:
         if start < at < start + len(SECRET):

@@ -1,7 +1,7 @@
 """What a database's error means: one sentence with the cause and what to do about it.
 
 The words of drivers name users, hosts and now and then a password, in the language of the server;
-so causes are told by codes where there are some, and by words where there are none.
+so causes are recognised by codes where there are some, and by words where there are none.
 """
 
 import re
