@@ -61,7 +61,8 @@ def _cached(name: str, revision: str | None) -> Path:
     except (LocalEntryNotFoundError, HFValidationError) as error:
         raise MissingError(
             f"model {name}: its weights are not on this machine; get them with "
-            f"`hf download {name}`, or give a directory by --model DIR"
+            f"`hf download {name}`, give a directory by --model DIR, or try the study at --scale "
+            "mini, which needs neither weights nor data"
         ) from error
 
 

@@ -15,6 +15,7 @@ from tests.commands import run
             ("--scale", "full"),
             (
                 "hf download Salesforce/instructblip-flan-t5-xl",
+                "--scale mini",
                 "--model",
                 "captions.json",
                 "--data",

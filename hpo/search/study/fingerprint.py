@@ -19,6 +19,9 @@ WHOLE = ("model files", "processor files", "images", "stages", "labels")
 CONTENTS = {"data", "model weights", *WHOLE}
 """Keys of what `hpo.contents` reads; all others are settings."""
 
+TOKENS = "names of special tokens in texts"
+READ_OTHERWISE = f"rotated, transparent and 16-bit images, and {TOKENS},"
+
 
 def fingerprint(
     spec: StudySpec,
@@ -98,7 +101,9 @@ def not_compared(
     kinds = [key for key in WHOLE[:3] if key in ours]
     text = (
         f"study {name} was made before {_and(kinds)} were compared as a whole: whether they have "
-        "changed since could not be checked; from now on they are compared"
+        "changed since could not be checked; from now on they are compared. This version reads "
+        f"{READ_OTHERWISE if 'images' in ours else TOKENS} as earlier ones did not: where the data "
+        "has such, values of new trials differ a little from those of earlier ones"
     )
     if renumbered(stored, ours, former):
         text += (

@@ -138,6 +138,7 @@ def test_a_study_of_before_goes_on_with_one_sentence_on_what_it_did_not_store():
     assert "\n" not in text
     assert text.startswith("study night was made before model files, processor files and images")
     assert "could not be checked" in text and "labels" not in text
+    assert "rotated, transparent and 16-bit images, and names of special tokens" in text
 
 
 def test_a_study_of_before_is_still_refused_for_what_it_did_store():
