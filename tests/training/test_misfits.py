@@ -94,15 +94,25 @@ def test_a_vocabulary_without_its_merges_is_refused(tmp_path):
     assert "vocab.json without merges.txt" in refusal(folder, "qwen2")
 
 
-@pytest.mark.parametrize(("base", "name"), [("llama", "tokenizer.model"), ("deberta", "spm.model")])
-def test_a_vocabulary_that_no_installed_package_reads_is_refused(tmp_path, base, name):
-    for package in ("sentencepiece", "tiktoken"):
-        if importlib.util.find_spec(package):
-            pytest.skip(f"{package} is installed")
+@pytest.mark.parametrize(
+    ("base", "name", "content", "packages"),
+    [
+        ("llama", "tokenizer.model", b"\n\x0e\n\x05<unk>", "sentencepiece protobuf"),
+        ("deberta", "spm.model", b"\n\x0e\n\x05[PAD]", "sentencepiece protobuf"),
+        ("llama", "tokenizer.model", b"IQ== 0\nIg== 1\n", "tiktoken"),
+    ],
+)
+def test_a_vocabulary_that_no_installed_package_reads_is_refused(
+    tmp_path, base, name, content, packages
+):
+    """Both packages are named: transformers reads pieces with sentencepiece and protobuf only."""
+    for module in ("sentencepiece", "google", "tiktoken"):
+        if importlib.util.find_spec(module):
+            pytest.skip(f"{module} is installed")
     folder = model_folders.build(tmp_path / "base", base)
     without(folder, "tokenizer.json")
-    (folder / name).write_bytes(b"\n\x0e\n\x05<unk>")
-    assert "run pip install sentencepiece" in refusal(folder, base)
+    (folder / name).write_bytes(content)
+    assert f"run pip install {packages}," in refusal(folder, base) + ","
 
 
 def test_an_empty_vocabulary_is_refused_with_the_share_of_unknown_tokens(tmp_path):

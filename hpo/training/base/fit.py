@@ -3,7 +3,6 @@
 What the files of a folder show by themselves is checked before loading, by `hpo.model_folder`.
 """
 
-import importlib.util
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,11 @@ from typing import Any
 import transformers
 from torch import nn
 from transformers import CONFIG_MAPPING
+from transformers.utils.import_utils import (
+    is_protobuf_available,
+    is_sentencepiece_available,
+    is_tiktoken_available,
+)
 
 from hpo.errors import ModelError
 from hpo.model_folder import CONFIG, read_object
@@ -74,11 +78,11 @@ def require_tokenizer(folder: Path, what: str) -> None:
             "into letters; put the merges.txt that belongs to it there"
         )
     pieces = sorted(name for name in files if name.endswith((".model", ".spm")))
-    if pieces and "tokenizer.json" not in names and not _reads_pieces():
+    if pieces and "tokenizer.json" not in names and (lacks := _lacking(folder / pieces[0])):
         raise ModelError(
-            f"{folder} holds the vocabulary of {what} as {pieces[0]} only, which is read by "
-            "sentencepiece or tiktoken, and neither is installed; put the tokenizer.json that "
-            "belongs to the weights there, or run pip install sentencepiece"
+            f"{folder} holds the vocabulary of {what} as {pieces[0]} only, which cannot be read "
+            f"without {' and '.join(lacks)}; put the tokenizer.json that belongs to the weights "
+            f"there, or run pip install {' '.join(lacks)}"
         )
     if "auto_map" in settings and "tokenizer.json" not in names and not _is_native(settings):
         raise ModelError(
@@ -93,8 +97,20 @@ def _model_type(folder: Path) -> Any:
     return read_object(config).get("model_type") if config.is_file() else None
 
 
-def _reads_pieces() -> bool:
-    return any(importlib.util.find_spec(name) for name in ("sentencepiece", "tiktoken"))
+def _lacking(vocabulary: Path) -> list[str]:
+    """Packages that transformers needs to read a vocabulary of pieces and that are not installed.
+
+    SentencePiece's files are Protocol Buffers, whose first field begins with a line feed;
+    tiktoken's are lines of base64.
+    """
+    with vocabulary.open("rb") as file:
+        pieces = file.read(1) == b"\n"
+    needed = (
+        {"sentencepiece": is_sentencepiece_available, "protobuf": is_protobuf_available}
+        if pieces
+        else {"tiktoken": is_tiktoken_available}
+    )
+    return [name for name, available in needed.items() if not available()]
 
 
 def _is_native(settings: Mapping[str, Any]) -> bool:
