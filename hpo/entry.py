@@ -17,6 +17,7 @@ from hpo.scoring import score_study
 from hpo.screen import choose_screen
 from hpo.screen.scores import score_lines
 from hpo.search.database.redaction import redacted
+from hpo.search.database.storage import check_file
 from hpo.search.database.urls import chosen, parse_url, variable
 from hpo.search.events import Note
 from hpo.session import dry_run, run_study
@@ -113,6 +114,8 @@ def _execute(request: Request) -> int:
         say=lambda text: screen.show(Note(text=text)),
     )
     if request.dry_run:
+        if url.get_backend_name() == "sqlite":
+            check_file(url)
         return dry_run(plan, screen)
     return run_study(plan, url, screen, _command(request), timeout_s=limits.timeout_s)
 

@@ -40,6 +40,11 @@ from tests.commands import run
         (("--model", "./nowhere"), ("./nowhere", "--model DIR")),
         (("--storage", "mongodb://h/d"), ("mongodb is not supported", "postgresql")),
         (("--storage", "sqlite:////nowhere/hpo.db"), ("/nowhere is not a folder",)),
+        (
+            ("--dry-run", "--storage", "sqlite:////nowhere/hpo.db"),
+            ("/nowhere is not a folder",),
+        ),
+        (("--dry-run", "--storage", "sqlite:////tmp"), ("it is a folder", "name of a file")),
         (("--storage", "postgresql://me:S3cr3t@127.0.0.1:1/x"), ("a password", "$HPO_STORAGE")),
         (("--storage", "postgresql://me@127.0.0.1:1/x"), ("cannot be used", "the server runs")),
     ],

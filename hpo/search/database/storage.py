@@ -44,7 +44,7 @@ def connect(url: URL) -> RDBStorage:
     """
     with _explained(url):
         if url.get_backend_name() == "sqlite":
-            _check_file(url)
+            check_file(url)
         bare, arguments = driver_arguments(url)
         with exclusive(url):
             storage = RDBStorage(
@@ -76,8 +76,14 @@ def _explained(url: URL) -> Iterator[None]:
         raise StorageError(explained(url, error)) from error
 
 
-def _check_file(url: URL) -> None:
+def check_file(url: URL) -> None:
+    """Checks that a SQLite file can lie where its URL says; opens and makes nothing.
+
+    Raises:
+        StorageError: its folder is not there or on a network file system, or it is no file.
+    """
     path = Path(url.database or "")
+    _check_folder(url)
     _refuse_network(url)
     if path.is_dir():
         raise StorageError(
@@ -86,6 +92,14 @@ def _check_file(url: URL) -> None:
     if path.exists() and not path.is_file():
         raise StorageError(
             f"database {redacted(url)}: cannot be used: it is no regular file; give another path"
+        )
+
+
+def _check_folder(url: URL) -> None:
+    folder = Path(url.database or "").absolute().parent
+    if not folder.is_dir():
+        raise StorageError(
+            f"database {redacted(url)}: {shown_path(str(folder))} is not a folder; create it"
         )
 
 
@@ -183,11 +197,8 @@ def _server_lock(connection: sqlalchemy.Connection, engine: Engine) -> Iterator[
 @contextmanager
 def _file_lock(url: URL) -> Iterator[None]:
     """A lock file among the temporary files: opening the database itself would drop its locks."""
+    _check_folder(url)
     path = Path(url.database or "").absolute()
-    if not path.parent.is_dir():
-        raise StorageError(
-            f"database {redacted(url)}: {shown_path(str(path.parent))} is not a folder; create it"
-        )
     name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]
     with (Path(tempfile.gettempdir()) / f"hpo-{name}.lock").open("a") as file:
         until = time.monotonic() + LOCK_TIMEOUT_S
