@@ -21,6 +21,7 @@ from hpo.units import show_name, show_text
 LINE_END = re.compile(r"\r\n|\r|\n")
 SHOWN_COLUMNS = 12
 SEPARATORS = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "bars"}
+QUOTE = "quote fields that hold a separator"
 REMEDY = "or give the table as JSON lines (.jsonl)"
 
 
@@ -124,9 +125,11 @@ def _reading(path: Path, records: Iterator[Record], columns: Sequence[str]) -> R
     found = []
     for record in records:
         if len(record.fields) != len(header.fields):
+            few = len(record.fields) < len(header.fields)
+            remedy = "add what is missing or remove the line" if few else QUOTE
             raise DataError(
                 f"{path}, line {record.first}: {len(record.fields)} fields where the header has "
-                f"{len(header.fields)}; quote fields that hold a separator"
+                f"{len(header.fields)}; {remedy}"
             )
         found.append(record)
     return Reading(records=found, places=places)

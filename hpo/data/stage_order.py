@@ -73,7 +73,16 @@ def _numbers_inside(names: Sequence[str]) -> Sequence[Any]:
     apart = all(end.startswith(("_", "-", ".", ":", ")")) for end in after)  # never a unit: 5mm
     if len(parts) < len(names) or len(before) > 1 or not (same or apart):
         return [None]
-    return [Decimal(part[2]) for part in parts]
+    return _unambiguous([part[2] for part in parts])
+
+
+def _unambiguous(numbers: Sequence[str]) -> Sequence[Any]:
+    """Their values, unless they may be versions or sections of another order: 1.10 after 1.9."""
+    values = [Decimal(number) for number in numbers]
+    versions = [[int(Decimal(part)) for part in number.split(".")] for number in numbers]
+    places = range(len(numbers))
+    same = sorted(places, key=values.__getitem__) == sorted(places, key=versions.__getitem__)
+    return values if same else [None]
 
 
 def _steps(names: Sequence[str], scale: Sequence[Sequence[str]]) -> list[int | None]:

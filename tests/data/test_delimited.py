@@ -200,3 +200,12 @@ def test_a_path_that_the_system_refuses_is_one_sentence(tmp_path, format):
     spec = DataSpec(format=format, root=str(tmp_path / ("x" * 300 + ".csv")))
     text = sentence(lambda: read_examples(spec), DataError)
     assert "File name too long" in text and "--data PATH" in text
+
+
+@pytest.mark.parametrize("reader", [csv_rows, tsv_rows])
+def test_a_line_of_too_few_fields_is_not_told_to_quote_separators(reader):
+    mark = "," if reader is csv_rows else "\t"
+    few = refused(reader, f"text{mark}label\na{mark}x\nb\n")
+    assert "line 3: 1 fields where the header has 2; add what is missing or remove the line" in few
+    many = refused(reader, f"text{mark}label\na{mark}x\nb{mark}c{mark}x\n")
+    assert "line 3: 3 fields where the header has 2; quote fields that hold a separator" in many
