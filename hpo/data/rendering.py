@@ -145,17 +145,20 @@ def _levels(image: Image.Image, raw_mode: str) -> Image.Image:
 
 def _full_range(values: Any, white: int) -> Any:
     """Values from 0 to `white` as 0 to 255."""
-    if white == WHITE_16 and values.any():
-        _check_brightness(int(values.max()), white)
+    if white == WHITE_16:
+        below = values[values < white]  # white itself may mark missing data
+        but = ", but for white" if below.size < values.size else ""
+        if below.any():
+            _check_brightness(int(below.max()), white, but=but)
     table = np.rint(np.arange(white + 1) * (255 / white)).astype(np.uint8)
     return table[np.clip(values, 0, white)]
 
 
-def _check_brightness(highest: int, white: int) -> None:
+def _check_brightness(highest: int, white: int, *, but: str = "") -> None:
     """Refuses 16 bits of which only the lower ones are used: nobody says where white is."""
     if highest < (white + 1) // DARK:
         raise RenderingError(
-            f"it has 16 bits a value, but its highest is {highest} of {white}: almost black",
+            f"it has 16 bits a value, but its highest is {highest} of {white}{but}: almost black",
             "scale its values to the full range, or save it with 8 bits a channel",
         )
 
@@ -167,8 +170,27 @@ def _own_range(values: Any) -> Any:
         raise RenderingError("it has values that are NaN or infinite", "replace them by numbers")
     if low == high:
         raise RenderingError(f"all its values are {low:g}, and nothing says how bright that is")
+    _check_lone_end(values, low, high)
     share = (values.astype(np.float64) - low) / (high - low)
     return np.rint(share * 255).astype(np.uint8)
+
+
+def _check_lone_end(values: Any, low: float, high: float) -> None:
+    """Refuses a lowest or highest value far from all others: -9999 and the like mark missing data.
+
+    Scaled with it, all others would have nearly the same level.
+    """
+    inner = values[(values != low) & (values != high)]
+    if not inner.size:  # two values, as of a mask
+        return
+    steps = {low: float(inner.min()) - low, high: high - float(inner.max())}
+    end = max(steps, key=steps.__getitem__)
+    if steps[end] > (high - low) * (1 - 1 / DARK):
+        raise RenderingError(
+            f"its value {end:g} is far from all others ({inner.min():g} to {inner.max():g}), as if "
+            "it marked missing data",
+            "replace that value by one in the range of the others",
+        )
 
 
 def _key_alpha(image: Image.Image) -> Image.Image | None:

@@ -126,6 +126,17 @@ def test_twelve_bits_in_sixteen_are_refused_as_nobody_says_so(tmp_path, name, hi
     assert f"its highest is {highest} of 65535" in text and "8 bits" in text
 
 
+def test_twelve_bits_with_a_mark_for_missing_data_are_refused(tmp_path):
+    values = RAMP // 16
+    values[0, 0] = 65535
+    assert "its highest is 4095 of 65535, but for white" in complaint(tmp_path, values, "a.png")
+
+
+def test_a_mask_in_sixteen_bits_is_black_and_white(tmp_path):
+    shown = levels(saved(tmp_path, RAMP // 32768 * 65535, "a.png"))
+    assert (shown == RAMP // 32768 * 255).all()
+
+
 def test_black_in_sixteen_bits_is_black(tmp_path):
     assert not levels(saved(tmp_path, RAMP * 0, "a.png")).any()
 
@@ -171,6 +182,18 @@ def test_integers_without_a_white_are_scaled_by_their_own_range(tmp_path, values
 def test_float_that_is_not_finite_is_refused(tmp_path, wrong):
     values = np.array([[0.0, wrong, 1.0]], np.float32)
     assert "NaN or infinite" in complaint(tmp_path, values, "a.tif")
+
+
+@pytest.mark.parametrize("mark", [-9999, -3.4e38, 1e20])
+def test_float_with_a_mark_for_missing_data_is_refused(tmp_path, mark):
+    values = RAMP.astype(np.float32) / 65535
+    values[0, :5] = mark
+    assert f"its value {mark:g} is far from all others" in complaint(tmp_path, values, "a.tif")
+
+
+def test_a_mask_of_float_is_black_and_white(tmp_path):
+    shown = levels(saved(tmp_path, (RAMP > 9).astype(np.float32), "a.tif"))
+    assert (shown == (RAMP > 9) * 255).all()
 
 
 def test_float_without_a_range_is_refused(tmp_path):
