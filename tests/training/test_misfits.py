@@ -233,6 +233,30 @@ def test_a_configuration_of_another_model_is_one_sentence(tmp_path, changes, why
     assert why in message and "--model DIR" in message
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, value):
+    folder = model_folders.build(tmp_path / "base", "bert")
+    name = next(n for n in load_file(folder / "model.safetensors") if n.endswith("query.weight"))
+
+    def spoilt(tensors):
+        tensors[name][1, 2] = value
+        return tensors
+
+    weights(folder, spoilt)
+    message = refusal(folder, "bert")
+    assert "1 tensors of its weights hold NaN or infinity" in message and name in message
+
+
+def test_weights_of_which_the_sum_overflows_are_taken(tmp_path):
+    folder = model_folders.build(tmp_path / "base", "bert")
+
+    def large(tensors):
+        return {n: t + 8000 if n.endswith("LayerNorm.bias") else t for n, t in tensors.items()}
+
+    weights(folder, large)
+    set_up(folder, "bert", "model.precision=float16")
+
+
 def test_a_bias_that_the_configuration_leaves_out_is_refused(tmp_path):
     folder = model_folders.build(tmp_path / "base", "llama")
     weights(folder, lambda t: t | {"model.layers.0.self_attn.q_proj.bias": torch.zeros(32)})

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from torch import nn
+from torch import Tensor, nn
 from transformers import CONFIG_MAPPING
 from transformers.utils.import_utils import (
     is_protobuf_available,
@@ -120,6 +120,8 @@ def _is_native(settings: Mapping[str, Any]) -> bool:
 def refuse_misfits(model: nn.Module, info: Mapping[str, Any], *, fresh: tuple[str, ...]) -> None:
     """Checks that the weights are those of the configuration: none lacks, none is left over.
 
+    All of their values must be finite.
+
     Args:
         info: what `from_pretrained` says of the loading.
         fresh: beginnings of names whose tensors need not be there, or as large.
@@ -147,6 +149,16 @@ def refuse_misfits(model: nn.Module, info: Mapping[str, Any], *, fresh: tuple[st
             f"its weights hold {len(left)} tensors that the model has no place for by {CONFIG}, "
             f"such as {left[0]}; take the {CONFIG} that belongs to the weights"
         )
+    if broken := [name for name, tensor in model.named_parameters() if not _is_finite(tensor)]:
+        raise ModelError(
+            f"{len(broken)} tensors of its weights hold NaN or infinity, such as {broken[0]}, so "
+            "that no trial could have a value; download them again"
+        )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether all values are; by their sum, which needs no memory, unless that overflows."""
+    return bool(tensor.sum().isfinite() or tensor.isfinite().all())
 
 
 def _belongs(model: nn.Module, name: str) -> bool:
