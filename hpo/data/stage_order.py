@@ -13,6 +13,7 @@ from hpo.errors import DataError
 from hpo.units import SHOWN_CHARACTERS, show_text
 
 SHOWN = 12  # stages in a message
+VERSION = re.compile(r"\d+\.\d+0")  # 1.10, which follows 1.9 as a version, not as a decimal
 NUMBERED = re.compile(r"(\D*)(\d+(?:\.\d+)?)(\D*)")
 ORDINALS = ("st", "nd", "rd", "th")
 LETTERS = "a b c d e f g h i j k l"
@@ -44,7 +45,7 @@ def ordered_stages(counts: Mapping[str, int], *, where: str) -> tuple[str, ...]:
     """Stages in the order that their names state: numbers, words of one usual scale, or a, b, c.
 
     Numbers may all stand behind the same words (`stage 1`, `Stage-2`), or before words of their
-    own (`1_easy`).
+    own (`1_easy`). Where 1.9 and 1.10 may be versions or decimals, no order is stated.
 
     Args:
         counts: rows of each stage.
@@ -58,10 +59,19 @@ def ordered_stages(counts: Mapping[str, int], *, where: str) -> tuple[str, ...]:
         return tuple(names)
     scales = (_steps(names, scale) for scale in SCALES)
     lists = (_listed(names, signs.split()) for signs in (LETTERS, ROMAN))
-    for ranks in ([to_number(name) for name in names], _numbers_inside(names), *scales, *lists):
+    for ranks in (_numbers(names), _numbers_inside(names), *scales, *lists):
         if None not in ranks and len(set(ranks)) == len(names):
             return tuple(sorted(names, key=dict(zip(names, ranks, strict=True)).__getitem__))
     raise DataError(_question(counts, where))
+
+
+def _numbers(names: Sequence[str]) -> Sequence[Any]:
+    """The value of each name; none where 1.8, 1.9 and 1.10 may be versions or sections."""
+    decimals = [name for name in names if re.fullmatch(r"\d+\.\d+", name)]
+    digits = {len(name.partition(".")[2]) for name in decimals}
+    if len(digits) > 1 and any(map(VERSION.fullmatch, decimals)):
+        return [None]
+    return [to_number(name) for name in names]
 
 
 def _numbers_inside(names: Sequence[str]) -> Sequence[Any]:
